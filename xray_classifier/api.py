@@ -1,0 +1,103 @@
+"""The public functions for notebooks and other programs; each does what its verb does."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from xray_classifier.classifier import Classifier, load_classifier
+from xray_classifier.config_file import load_config
+from xray_classifier.evaluation import EvaluationResult, run_evaluation
+from xray_classifier.prediction import PredictionResult, run_prediction
+from xray_classifier.terminal import Terminal
+from xray_classifier.training import TrainingResult, run_training
+
+__all__ = ["Classifier", "evaluate", "load_classifier", "predict", "train"]
+
+AnyPath = str | os.PathLike[str]
+
+
+def train(
+    config: AnyPath, *overrides: str, out: AnyPath = "runs", quiet: bool = False
+) -> TrainingResult:
+    """Train from a config, as `xray-classifier train -c CONFIG` does.
+
+    Args:
+        config: A YAML file, a run folder, or the name of a shipped config such as "demo".
+        overrides: Texts such as "train.epochs=3".
+        out: Folder of run folders.
+        quiet: Print nothing.
+
+    Returns:
+        Run folder, checkpoint, stop reason, best epoch and validation metrics.
+
+    Raises:
+        XrayError: As the verb would end with a message; `exit_code` says which kind.
+    """
+    return run_training(load_config(str(config), overrides), Terminal(quiet=quiet), Path(out))
+
+
+def evaluate(
+    checkpoint: AnyPath,
+    data: AnyPath | None = None,
+    *overrides: str,
+    split: str | None = None,
+    out: AnyPath | None = None,
+    threshold: str | float = "auto",
+    quiet: bool = False,
+) -> EvaluationResult:
+    """Judge a checkpoint, as `xray-classifier evaluate` does.
+
+    Args:
+        checkpoint: A checkpoint or a run folder.
+        data: Folder, CSV or NPZ with labels; None takes the run's own data.
+        overrides: Texts such as "data.patient=null".
+        split: train, val or test; None takes test, else val.
+        out: Folder to write into; None makes one under the run's `eval`.
+        threshold: "auto", a probability, "sens=0.95", "spec=0.90" or "youden".
+        quiet: Print nothing.
+
+    Raises:
+        XrayError: As the verb would end with a message.
+    """
+    return run_evaluation(
+        Path(checkpoint),
+        Terminal(quiet=quiet),
+        data=None if data is None else Path(data),
+        split=split,
+        out=None if out is None else Path(out),
+        threshold=threshold,
+        overrides=overrides,
+    )
+
+
+def predict(
+    checkpoint: AnyPath,
+    inputs: AnyPath | Sequence[AnyPath],
+    out: AnyPath,
+    *,
+    threshold: str | float = "auto",
+    force: bool = False,
+    quiet: bool = False,
+) -> PredictionResult:
+    """Score files and folders into a table, as `xray-classifier predict` does.
+
+    Args:
+        checkpoint: A checkpoint or a run folder.
+        inputs: One or several files or folders.
+        out: The table: .csv, .jsonl or .parquet.
+        threshold: "auto", a probability, "sens=0.95", "spec=0.90" or "youden".
+        force: Replace an existing table.
+        quiet: Print nothing.
+
+    Raises:
+        XrayError: As the verb would end with a message.
+    """
+    given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    return run_prediction(
+        Path(checkpoint),
+        [Path(item) for item in given],
+        Path(out),
+        Terminal(quiet=quiet),
+        threshold=threshold,
+        force=force,
+    )

@@ -1,0 +1,200 @@
+"""A model file that can be trusted: tensors and JSON in one safetensors file, with a checksum.
+
+safetensors alone loads a file with a flipped byte without a word, so the header carries the SHA-256
+of the whole file, taken with the digest's own 64 characters set to zero. It is verified before
+anything is parsed further. Nothing in the file is code.
+
+Source: the safetensors format: 8 bytes little-endian header length, JSON header, raw tensors.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from xray_classifier.errors import CheckpointError, NonFiniteError, UsageError
+from xray_classifier.files import printable, to_json, write_bytes
+
+FORMAT = "xray_classifier"
+FORMAT_VERSION = 1
+MAX_HEADER_BYTES = 64 * 2**20
+_ZERO_DIGEST = b"0" * 64
+_DIGEST_KEY = b'"sha256":"'
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a model file holds.
+
+    Attributes:
+        tensors: Weights by name, on the CPU; `last` files also hold optimizer state.
+        content: Plain JSON values: architecture, classes, preprocessing, threshold, and so on.
+        path: Where it was read from.
+    """
+
+    tensors: dict[str, Tensor]
+    content: dict[str, Any]
+    path: Path
+
+    def require(self, key: str) -> Any:
+        """One entry of the content.
+
+        Raises:
+            CheckpointError: It is missing.
+        """
+        if key not in self.content:
+            raise CheckpointError(
+                f"{printable(self.path)} lacks its {key!r}; it is no complete model file. "
+                "Use checkpoints/best.safetensors of a run"
+            )
+        return self.content[key]
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> None:
+    """Write a checkpoint durably; the old file stays until the new one is complete.
+
+    Args:
+        path: Final name; its folder exists.
+        tensors: By name; moved to the CPU.
+        content: JSON values.
+
+    Raises:
+        NonFiniteError: A weight is NaN or infinite; nothing is written.
+        OutputError: The disk refused.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise NonFiniteError(
+                f"{name} holds NaN or infinite values, so no checkpoint was written; "
+                "train with a lower train.optimizer.lr or set train.grad_clip"
+            )
+    write_bytes(path, encode(tensors, content))
+
+
+def encode(tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> bytes:
+    """The bytes of a checkpoint, digest included."""
+    head = {"format": FORMAT, "format_version": FORMAT_VERSION, **content}
+    metadata = {"xray": to_json(head), "sha256": _ZERO_DIGEST.decode()}
+    plain = {name: t.detach().to("cpu").contiguous() for name, t in tensors.items()}
+    raw = bytearray(safetensors.torch.save(plain, metadata))
+    start = _digest_position(raw)
+    raw[start : start + 64] = hashlib.sha256(raw).hexdigest().encode()
+    return bytes(raw)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint and verify every byte of it.
+
+    Args:
+        path: The file itself; see `find_checkpoint` for run folders.
+
+    Raises:
+        CheckpointError: Damaged, foreign or newer than this program knows.
+        UsageError: No such file.
+    """
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError as error:
+        raise UsageError(f"{printable(path)} does not exist") from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read {printable(path)}: {error.strerror}") from error
+    content = _verified_content(raw, path)
+    try:
+        tensors = safetensors.torch.load(raw)
+    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{printable(path)} has no readable tensors") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{printable(path)}: {name} holds NaN or infinite values")
+    return Checkpoint(tensors, content, path)
+
+
+def _verified_content(raw: bytes, path: Path) -> dict[str, Any]:
+    name = printable(path)
+    foreign = f"{name} is no model file of this program"
+    header_bytes = int.from_bytes(raw[:8], "little")
+    if len(raw) < 8 or not 2 <= header_bytes <= min(len(raw) - 8, MAX_HEADER_BYTES):
+        raise CheckpointError(f"{foreign}, or it was cut short")
+    start = _digest_position(raw)
+    stored = bytes(raw[start : start + 64])
+    zeroed = bytearray(raw)
+    zeroed[start : start + 64] = _ZERO_DIGEST
+    if start < 0:
+        raise CheckpointError(f"{foreign}: it carries no checksum")
+    if hashlib.sha256(zeroed).hexdigest().encode() != stored:
+        raise CheckpointError(
+            f"{name} is damaged: its checksum does not match. Copy it again from where it was "
+            "made, or use the run's other checkpoint"
+        )
+    try:
+        header = json.loads(raw[8 : 8 + header_bytes])
+        content = json.loads(header["__metadata__"]["xray"], parse_constant=_refuse_constant)
+        version = content["format_version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(foreign) from error
+    if content.get("format") != FORMAT or not isinstance(version, int):
+        raise CheckpointError(foreign)
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{name} has format version {version}; this program knows versions up to "
+            f"{FORMAT_VERSION}. Install a newer xray_classifier"
+        )
+    return dict(content)
+
+
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"{text} in metadata")
+
+
+def _digest_position(raw: bytes | bytearray) -> int:
+    """Where the digest's 64 characters start in the header; -1 if it is not there exactly once."""
+    header_end = 8 + int.from_bytes(raw[:8], "little")
+    found = raw.find(_DIGEST_KEY, 8, header_end)
+    if found < 0 or raw.find(_DIGEST_KEY, found + 1, header_end) >= 0:
+        return -1
+    start = found + len(_DIGEST_KEY)
+    return start if start + 64 < header_end else -1
+
+
+def find_checkpoint(path: Path, kind: str = "best") -> Path:
+    """The model file that a path on the command line means.
+
+    Args:
+        path: A model file, a run folder, or a folder of checkpoints.
+        kind: best (evaluate, predict) or last (resume).
+
+    Raises:
+        UsageError: Nothing there; the message lists model files nearby.
+    """
+    if path.is_dir():
+        for candidate in (
+            path / "checkpoints" / f"{kind}.safetensors",
+            path / f"{kind}.safetensors",
+        ):
+            if candidate.is_file():
+                return candidate
+    elif path.exists():
+        return path
+    nearby = _checkpoints_near(path)
+    hint = f"; model files nearby: {', '.join(nearby)}" if nearby else ""
+    what = "holds no checkpoints/best.safetensors" if path.is_dir() else "does not exist"
+    if kind != "best":
+        what = what.replace("best", kind)
+    raise UsageError(f"{printable(path)} {what}{hint}")
+
+
+def _checkpoints_near(path: Path) -> list[str]:
+    folder = path
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    patterns = (f"{'*/' * depth}best.safetensors" for depth in range(4))
+    found = [f for pattern in patterns for f in folder.glob(pattern)]
+    newest = sorted(found, key=lambda f: f.stat().st_mtime, reverse=True)[:5]
+    return [printable(f) for f in newest]

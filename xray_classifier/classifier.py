@@ -1,0 +1,279 @@
+"""A trained model with all that its answers need: preprocessing, calibration, threshold, names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from xray_classifier.calibration import Calibration
+from xray_classifier.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
+from xray_classifier.data.dataset import Standardize
+from xray_classifier.data.decode import decode_file, film_from_array, prepare
+from xray_classifier.devices import torch_device
+from xray_classifier.errors import CheckpointError, DecodeError, UsageError
+from xray_classifier.files import printable
+from xray_classifier.inference import predict_logits
+from xray_classifier.metrics import decide, sigmoid
+from xray_classifier.model import Architecture, PerceptronStack
+from xray_classifier.operating_points import OperatingCurve, parse_threshold, solve
+
+CLASS_NAMES = ("healthy", "sick")
+REJECTED = (
+    "multi_image",
+    "unsupported_mode",
+    "unsupported_dicom",
+    "no_pixels",
+    "ambiguous_range",
+    "blank",
+)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Answers for n images, in the order of the images.
+
+    Attributes:
+        logits: Raw outputs, shape (n,); for regression the predicted numbers, in their own unit.
+        p_raw: Plain sigmoid of the logits, in [0, 1].
+        p_sick: Calibrated probability, in [0, 1]; what the threshold reads.
+        sick: p_sick >= threshold.
+    """
+
+    logits: NDArray[np.float64]
+    p_raw: NDArray[np.float64]
+    p_sick: NDArray[np.float64]
+    sick: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model read from a checkpoint.
+
+    Attributes:
+        model: Standardised images to outputs, on `device`.
+        standardize: uint8 images to standardised ones.
+        calibration: Logits to probabilities.
+        threshold: Smallest p_sick that is called sick.
+        threshold_policy: How it was chosen, in the words of `--threshold`.
+        content: Everything the checkpoint says.
+        path: The checkpoint.
+    """
+
+    model: PerceptronStack
+    standardize: Standardize
+    calibration: Calibration
+    threshold: float
+    threshold_policy: str
+    content: Mapping[str, Any]
+    path: Path
+
+    @property
+    def task(self) -> str:
+        """classify or regress."""
+        return str(self.content["task"])
+
+    @property
+    def size_px(self) -> int:
+        """Side of the square image that the model sees."""
+        return int(self.content["image"]["size"])
+
+    @property
+    def module(self) -> nn.Module:
+        """A network from prepared images (B, 1, S, S), grey levels 0..255, to logits (B,).
+
+        Standardising is inside; `prepare` makes such an image from a file or an array.
+        """
+        return nn.Sequential(self.standardize, self.model).eval()
+
+    def prepare(self, image: str | Path | NDArray[Any]) -> NDArray[np.uint8]:
+        """One image as the model sees it.
+
+        Args:
+            image: A file, or an array (H, W) of uint8, uint16 or float in [0, 1].
+
+        Returns:
+            (S, S) uint8.
+
+        Raises:
+            DecodeError: It cannot be read; `reason` says why.
+        """
+        settings = self.content["image"]
+        if isinstance(image, np.ndarray):
+            film = film_from_array(image)
+            return prepare(film, settings["size"], settings["crop"], settings["intensity"])
+        return decode_file(Path(image), settings["size"], settings["crop"], settings["intensity"])
+
+    def score(self, images: NDArray[np.uint8] | Tensor, rows: Tensor | None = None) -> Scores:
+        """Answers for prepared images.
+
+        Args:
+            images: (N, S, S) uint8.
+            rows: (n,) int64 places in `images`; None takes all.
+        """
+        outputs = predict_logits(self.model, self.standardize, images, rows)
+        return self.score_outputs(outputs)
+
+    def score_outputs(self, outputs: NDArray[np.float64]) -> Scores:
+        """Answers from raw outputs (n,)."""
+        if self.task == "regress":
+            target = self.content["target"]
+            numbers = outputs * target["std"] + target["mean"]
+            undefined = np.full(len(outputs), np.nan)
+            return Scores(numbers, undefined, undefined, np.zeros(len(outputs), dtype=bool))
+        p_sick = self.calibration.apply(outputs)
+        return Scores(outputs, sigmoid(outputs), p_sick, decide(p_sick, self.threshold))
+
+    def predict(self, images: "list[str | Path | NDArray[Any]] | str | Path | NDArray[Any]") -> Any:
+        """Answers for files or arrays, one row each, in order.
+
+        Args:
+            images: One or several files or arrays.
+
+        Returns:
+            A pandas DataFrame with the columns of `xray-classifier predict`; an image that cannot
+            be read has status failed or rejected, a reason, and no answer.
+        """
+        import pandas
+
+        given = images if isinstance(images, list) else [images]
+        names = [
+            printable(image) if not isinstance(image, np.ndarray) else f"array {place}"
+            for place, image in enumerate(given)
+        ]
+        prepared = [self.attempt(image) for image in given]
+        return pandas.DataFrame(self.rows(names, prepared), columns=list(self.columns))
+
+    def attempt(self, image: str | Path | NDArray[Any]) -> NDArray[np.uint8] | DecodeError:
+        """`prepare`, with the error as a value."""
+        try:
+            return self.prepare(image)
+        except DecodeError as error:
+            return error
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of a table of predictions."""
+        if self.task == "regress":
+            return ("path", "status", "reason", "prediction")
+        return (
+            "path", "status", "reason", "p_sick", "decision", "threshold", "p_raw", "logit"
+        )  # fmt: skip
+
+    def rows(
+        self, names: list[str], prepared: list[NDArray[np.uint8] | DecodeError]
+    ) -> list[tuple[Any, ...]]:
+        """Rows of a table of predictions.
+
+        Args:
+            names: What the `path` column says, length n.
+            prepared: (S, S) uint8, or why there is none, length n.
+        """
+        films = [film for film in prepared if not isinstance(film, DecodeError)]
+        empty = np.zeros((0, self.size_px, self.size_px), dtype=np.uint8)
+        scores = self.score(np.stack(films) if films else empty)
+        place = iter(range(len(films)))
+        return [
+            self._failure_row(name, film)
+            if isinstance(film, DecodeError)
+            else self._answer_row(name, scores, next(place))
+            for name, film in zip(names, prepared, strict=True)
+        ]
+
+    def _failure_row(self, name: str, error: DecodeError) -> tuple[Any, ...]:
+        status = "rejected" if error.reason in REJECTED else "failed"
+        return (name, status, error.reason, *([None] * (len(self.columns) - 3)))
+
+    def _answer_row(self, name: str, scores: Scores, place: int) -> tuple[Any, ...]:
+        logit = float(scores.logits[place])
+        if self.task == "regress":
+            return (name, "ok", "", logit)
+        return (
+            name,
+            "ok",
+            "",
+            float(scores.p_sick[place]),
+            CLASS_NAMES[int(scores.sick[place])],
+            self.threshold,
+            float(scores.p_raw[place]),
+            logit,
+        )
+
+
+def load_classifier(
+    path: str | Path, device: str = "auto", threshold: str | float = "auto"
+) -> Classifier:
+    """Read a trained model.
+
+    Args:
+        path: A checkpoint, or a run folder, of which the best checkpoint is taken.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        threshold: auto takes the stored one; a probability, `sens=0.95`, `spec=0.90` or `youden`
+            are solved on the validation curve that is stored in the checkpoint.
+
+    Raises:
+        CheckpointError: Damaged, foreign, or without what is asked of it.
+        UsageError: No such file, or no such threshold or device.
+    """
+    checkpoint = load_checkpoint(find_checkpoint(Path(path)))
+    if checkpoint.require("kind") != "best":
+        raise CheckpointError(
+            f"{printable(checkpoint.path)} holds the state of a run, for `train --resume`; "
+            "evaluate and predict take best.safetensors beside it"
+        )
+    return assemble(checkpoint, device, threshold)
+
+
+def assemble(checkpoint: Checkpoint, device: str, threshold: str | float) -> Classifier:
+    """Build the classifier that a checkpoint describes; arguments as in `load_classifier`."""
+    try:
+        architecture = Architecture.from_dict(checkpoint.require("architecture"))
+        model = PerceptronStack(architecture)
+        model.load_state_dict(checkpoint.tensors)
+        pixels = checkpoint.require("pixels")
+        standardize = Standardize(float(pixels["mean"]), float(pixels["std"]))
+        calibration = Calibration.from_dict(checkpoint.require("calibration"))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{printable(checkpoint.path)} does not describe a network that fits its weights"
+        ) from error
+    for key in ("task", "image", "labels", "data"):
+        checkpoint.require(key)
+    number, policy = _threshold(checkpoint, threshold)
+    return Classifier(
+        model=model.to(torch_device(device)).eval(),
+        standardize=standardize,
+        calibration=calibration,
+        threshold=number,
+        threshold_policy=policy,
+        content=checkpoint.content,
+        path=checkpoint.path,
+    )
+
+
+def _threshold(checkpoint: Checkpoint, asked: str | float) -> tuple[float, str]:
+    stored = checkpoint.require("threshold")
+    if asked == "auto":
+        return float(stored["value"]), str(stored["policy"])
+    try:
+        policy = parse_threshold(asked)
+    except UsageError as error:
+        raise UsageError(f"--threshold: {error}") from error
+    if policy.kind == "fixed" and policy.target is not None:
+        return policy.target, "fixed"
+    curve = checkpoint.content.get("operating_curve")
+    if curve is None:
+        raise CheckpointError(
+            f"{printable(checkpoint.path)} stores no validation curve to solve {asked!r} on; "
+            "give --threshold a number"
+        )
+    return solve(OperatingCurve.from_dict(curve), policy), str(policy)
+
+
+def run_of(path: Path) -> Path | None:
+    """The run folder that a checkpoint belongs to, or None where it stands alone."""
+    run = path.absolute().parent.parent
+    return run if (run / "history.csv").is_file() else None

@@ -1,0 +1,419 @@
+"""Every key a user can set, its type, its range, its default and what it does.
+
+The sections are frozen and strict: an unknown key, a wrong type or an impossible combination is
+refused before anything runs. `config_file.py` turns YAML and overrides into a `Config`.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0)]
+UserPath = Annotated[Path, Field(strict=False)]
+Names = Annotated[
+    tuple[str, ...],
+    Field(
+        strict=False,
+        json_schema_extra={
+            "type": ["array", "string", "integer"],
+            "items": {"type": ["string", "integer"]},
+        },
+    ),
+]
+
+
+class Section(BaseModel):
+    """A frozen group of keys; the docstring under a field is what `config show` prints."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class LabelsConfig(Section):
+    """Which class names of the data mean healthy (0) and which mean sick (1, positive)."""
+
+    healthy: Annotated[Names, Field(min_length=1)] = ("healthy",)
+    """Class folders, CSV values or NPZ codes that mean healthy; compared as text, so 0 is "0"."""
+    sick: Annotated[Names, Field(min_length=1)] = ("sick",)
+    """Class names that mean sick. Always the positive class, whatever sorts last."""
+    ignore: Names = ()
+    """Class names to leave out on purpose; any other unknown name stops the run."""
+
+    @field_validator("healthy", "sick", "ignore", mode="before")
+    @classmethod
+    def _as_texts(cls, value: object) -> object:
+        """Accept one name, or a list of names and whole numbers, since `0` in YAML is a number."""
+        names = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(str(n) if type(n) is int else n for n in names)
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> Self:
+        everything = [*self.healthy, *self.sick, *self.ignore]
+        twice = sorted({name for name in everything if everything.count(name) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} stands more than once; a class has one meaning")
+        return self
+
+
+class ColumnsConfig(Section):
+    """Names of the columns of a CSV file."""
+
+    path: str = "path"
+    """Column with the image file, relative to the CSV file's folder."""
+    label: str = "label"
+    """Column with the class name, or with the number to predict for `task: regress`."""
+    patient: str | None = None
+    """Column with the patient id; null: use `data.patient` on the path."""
+    split: str | None = None
+    """Column with train, val or test; null: take a column called `split` where there is one."""
+
+
+class SplitConfig(Section):
+    """How images are shared out where the data bring no split of their own."""
+
+    val: Fraction | None = 0.15
+    """Fraction of the training patients to carve out for validation; null: none is carved."""
+    test: Fraction | None = 0.15
+    """Fraction of the training patients to carve out for test; null: none is carved."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the split. Apart from `seed`, so that repeated runs share one split."""
+
+    @model_validator(mode="after")
+    def _something_left(self) -> Self:
+        if (self.val or 0.0) + (self.test or 0.0) >= 1.0:
+            raise ValueError("val and test together leave nothing to train on")
+        return self
+
+
+class ImageConfig(Section):
+    """What happens to every image between the file and the (size, size) uint8 cache."""
+
+    size: Annotated[int, Field(ge=4, le=1024)] = 64
+    """Side of the square that the model sees, in pixels."""
+    crop: Literal["center", "pad", "stretch"] = "center"
+    """How a film becomes square: cut the longer side, pad the shorter one, or stretch.
+    `stretch` turns the aspect ratio into distortion, which a model can read as a label."""
+    intensity: Literal["equalize", "zscore", "minmax", "dataset"] = "equalize"
+    """`equalize` replaces each pixel by its rank in its own image: blind to any monotone change of
+    exposure or window, and to nothing else. `zscore` and `minmax` remove offset and gain only;
+    `dataset` keeps the film's own levels."""
+
+
+class PhantomsConfig(Section):
+    """The embedded synthetic radiographs (`data.source: phantoms`)."""
+
+    n_images: Annotated[int, Field(ge=16)] = 1600
+    """How many films to draw."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Which films: the same seed draws the same films on every machine."""
+
+
+class DataConfig(Section):
+    """Where the radiographs come from and how they become arrays."""
+
+    source: Literal["auto", "folder", "csv", "npz", "phantoms"] = "auto"
+    """What `path` is; `auto` tells a folder, a .csv and an .npz apart by looking."""
+    path: UserPath | None = None
+    """The folder, CSV or NPZ. In a YAML file relative to that file, on the command line to the
+    working directory. null only for phantoms."""
+    labels: LabelsConfig = LabelsConfig()
+    """Which class names mean healthy and which mean sick."""
+    columns: ColumnsConfig = ColumnsConfig()
+    """Column names, for CSV only."""
+    patient: str | None = "auto"
+    """Patient of an image: `auto` recognises the file names of Kermany and NIH, a regular
+    expression takes its first group, searched in the relative path; null: each image its own."""
+    split: SplitConfig = SplitConfig()
+    """How to carve validation and test where the data bring none."""
+    image: ImageConfig = ImageConfig()
+    """Size, crop and intensity of what the model sees."""
+    phantoms: PhantomsConfig = PhantomsConfig()
+    """The embedded synthetic films."""
+    unreadable: Literal["stop", "exclude"] = "stop"
+    """What an unreadable training image does: stop with exit code 3, or be left out and listed."""
+    audit: Literal["strict", "warn", "off"] = "strict"
+    """The same patient or the same picture on both sides of a split: stop with exit code 3
+    (strict), leave the later split's images out and say so (warn), or do not look (off)."""
+    limit: Count | None = None
+    """Use only this many images, drawn evenly over classes, for a quick look; null: all."""
+    cache: UserPath | None = None
+    """Folder of the decoded images; null: xray_classifier in the user's cache directory."""
+    workers: Count | None = None
+    """Threads that decode; null: one per core."""
+
+    @field_validator("path", "cache", mode="before")
+    @classmethod
+    def _is_a_path(cls, value: object) -> object:
+        if isinstance(value, str) and (not value.strip() or "\0" in value):
+            raise ValueError(f"must be a path, got {value!r}")
+        return value
+
+    @field_validator("patient")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        if value in (None, "auto"):
+            return value
+        try:
+            groups = re.compile(str(value)).groups
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"is no regular expression: {error}") from error
+        if groups < 1:
+            raise ValueError("needs a group in parentheses that holds the patient id")
+        return value
+
+    @model_validator(mode="after")
+    def _path_given(self) -> Self:
+        if self.path is None and self.source != "phantoms":
+            raise ValueError("path: is missing; name a folder, a CSV or an NPZ file")
+        return self
+
+
+Activation = Literal["relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid", "elu", "selu"]
+
+
+class ModelConfig(Section):
+    """The stack of perceptrons."""
+
+    type: Literal["perceptron", "mlp"] = "mlp"
+    """`perceptron`: one linear unit, the floor that others must beat. `mlp`: a stack of layers."""
+    hidden: Annotated[tuple[Count, ...], Field(strict=False, min_length=1, max_length=32)] = (
+        512,
+        256,
+    )
+    """Units of each hidden layer, from the image to the logit."""
+    activation: Activation = "relu"
+    """What bends the line between two layers."""
+    dropout: Rate | Annotated[tuple[Rate, ...], Field(strict=False, min_length=1)] = 0.3
+    """Chance that a hidden unit is silenced in a training step; one rate, or one per layer."""
+    norm: Literal["none", "layer", "batch"] = "none"
+    """Normalisation of each hidden layer before its activation."""
+    residual: bool = False
+    """Add a layer's input to its output wherever both have the same width."""
+    init: Literal["kaiming", "xavier", "normal"] = "kaiming"
+    """How the weights start: normal with variance 2/fan_in, 2/(fan_in+fan_out), or 0.01 squared."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if isinstance(self.dropout, tuple) and len(self.dropout) != len(self.hidden):
+            raise ValueError(
+                f"dropout lists {len(self.dropout)} rates for {len(self.hidden)} hidden layers"
+            )
+        if self.type == "perceptron":
+            fields = type(self).model_fields
+            stack_keys = ("hidden", "activation", "dropout", "norm", "residual")
+            odd = [key for key in stack_keys if getattr(self, key) != fields[key].default]
+            if odd:
+                raise ValueError(f"{', '.join(odd)}: only for type mlp; a perceptron is one unit")
+        return self
+
+
+OptimizerName = Literal[
+    "sgd", "adagrad", "adadelta", "rmsprop", "adam", "adamax", "adamw", "nadam", "radam"
+]
+
+
+class OptimizerConfig(Section):
+    """The rule that turns gradients into steps."""
+
+    name: OptimizerName = "adamw"
+    """sgd is plain gradient descent; the others adapt the step of each weight."""
+    lr: Positive = 1e-3
+    """Learning rate: the size of a step."""
+    weight_decay: NonNegative = 0.0
+    """Pull of the weights towards zero; biases and norms are spared. Decoupled from the gradient in
+    adamw (0.01 is usual), an L2 term added to the gradient in the others (1e-4 is usual)."""
+    momentum: Rate | None = None
+    """Share of the last step kept (sgd, rmsprop); null: none."""
+    nesterov: bool = False
+    """Look ahead along the momentum before taking the gradient (sgd with momentum)."""
+    amsgrad: bool = False
+    """Never let the second-moment estimate shrink (adam, adamw)."""
+
+    @model_validator(mode="after")
+    def _belongs(self) -> Self:
+        if self.momentum is not None and self.name not in ("sgd", "rmsprop"):
+            raise ValueError(f"momentum: only for sgd and rmsprop, not {self.name}")
+        if self.nesterov and (self.name != "sgd" or not self.momentum):
+            raise ValueError("nesterov: only for sgd with a momentum above 0")
+        if self.amsgrad and self.name not in ("adam", "adamw"):
+            raise ValueError(f"amsgrad: only for adam and adamw, not {self.name}")
+        return self
+
+
+class ScheduleConfig(Section):
+    """How the learning rate moves over the run."""
+
+    name: Literal["constant", "cosine", "onecycle", "plateau", "exponential"] = "cosine"
+    """`cosine` falls to `final_fraction` of lr over the run; `onecycle` rises to lr over the first
+    30 % of it, then falls; `plateau` multiplies lr by `factor` after `patience` epochs in which the
+    validation loss did not improve; `exponential` multiplies lr by `factor` each epoch."""
+    warmup_epochs: NonNegative = 0.0
+    """Epochs (fractions allowed) over which lr rises linearly from 0 before the schedule starts."""
+    final_fraction: Rate = 0.01
+    """Learning rate at the end of cosine and onecycle, as a fraction of lr."""
+    factor: Fraction = 0.5
+    """Multiplier of plateau (at each drop) and exponential (each epoch)."""
+    patience: Count = 5
+    """Epochs without improvement before plateau drops the rate."""
+
+
+class EarlyStoppingConfig(Section):
+    """When to stop, and which weights are the best."""
+
+    monitor: str | None = "val_loss"
+    """Column of history.csv that decides; null: the last weights are the best. Test values are
+    refused: a paper that stops on the test set fools itself."""
+    mode: Literal["auto", "min", "max"] = "auto"
+    """Whether smaller or larger is better; auto: losses and errors down, scores up."""
+    patience: Count | None = 10
+    """Epochs without improvement before stopping; null: never stop early, but keep the best."""
+    min_delta: NonNegative = 0.0
+    """A change smaller than this is no improvement."""
+    start_from_epoch: Annotated[int, Field(ge=0)] = 0
+    """Epochs to let pass before any is judged."""
+    restore_best: bool = True
+    """Evaluate and predict with the best epoch's weights; false: with the last epoch's."""
+
+    @field_validator("monitor")
+    @classmethod
+    def _never_the_test_set(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if value.startswith("test"):
+            raise ValueError(
+                f"{value} cannot be monitored: choosing on the test set makes its result too good; "
+                "use val_loss"
+            )
+        if value not in MONITORS:
+            raise ValueError(f"must be one of {', '.join(MONITORS)} or null, got {value!r}")
+        return value
+
+
+MONITORS = ("val_loss", "val_auroc", "val_r2", "train_loss")
+
+
+class CheckpointEveryConfig(Section):
+    """When the state that `--resume` takes is saved; the end and an interruption always save it."""
+
+    steps: Count | None = None
+    """Save after this many steps; null: not by steps."""
+    minutes: Positive | None = 0.25
+    """Save at the first step after this many minutes; null: not by time."""
+
+
+DEVICE = "auto|cpu|mps|cuda(:[0-9]+)?"
+
+
+class TrainConfig(Section):
+    """The loop: loss, optimizer, schedule, stopping, device."""
+
+    epochs: Count = 100
+    """Passes over the training images, at most."""
+    batch_size: Count | Literal["full"] = 64
+    """Images per step; 1 is stochastic gradient descent, `full` plain gradient descent."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """The rule that turns gradients into steps."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    """How the learning rate moves."""
+    early_stopping: EarlyStoppingConfig | None = EarlyStoppingConfig()
+    """When to stop; null: run all epochs and keep the last weights."""
+    pos_weight: Positive | Literal["auto"] | None = None
+    """Weight of a sick image in the loss; auto: healthy count / sick count; null: 1."""
+    label_smoothing: Rate = 0.0
+    """Move the targets 0 and 1 towards one half by half of this."""
+    grad_clip: Positive | None = None
+    """Largest Euclidean norm of the gradient; null: no limit."""
+    test_curve: Literal["sealed", "live", "off"] = "sealed"
+    """The test loss of each epoch: kept out of sight until `evaluate --split test` (sealed), drawn
+    at once for teaching (live), or not computed (off). Nothing can select on it."""
+    checkpoint_every: CheckpointEveryConfig = CheckpointEveryConfig()
+    """How often `last.safetensors` is saved between the first and the last step."""
+    device: Annotated[str, Field(json_schema_extra={"pattern": f"^({DEVICE})$"})] = "auto"
+    """auto takes CUDA, else MPS, else the CPU."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Number format of the matrix products; auto: bf16 on a CUDA device that has it, else fp32."""
+    threads: Count | None = None
+    """CPU threads; null: PyTorch's default. Another number gives slightly different weights."""
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        if not re.fullmatch(DEVICE, value):
+            raise ValueError(f"must be auto, cpu, mps, cuda or cuda:N, got {value!r}")
+        return value
+
+
+class EvaluateConfig(Section):
+    """What is fixed on the validation split after training and stored in the checkpoint."""
+
+    threshold: float | str = "youden"
+    """Operating point: a probability, or `sens=0.95`, `spec=0.90`, `youden`, solved on the
+    validation split. An image is called sick where p_sick >= threshold."""
+    calibration: Literal["platt", "temperature", "off"] = "platt"
+    """How logits become probabilities: fitted on validation, stored, never re-fitted on test."""
+
+    @field_validator("threshold")
+    @classmethod
+    def _known_policy(cls, value: float | str) -> float | str:
+        if isinstance(value, str):
+            known = bool(re.fullmatch(r"youden|(sens|spec)=(0|1|0?\.[0-9]+|1\.0+)", value))
+        else:
+            known = 0 <= value <= 1
+        if not known:
+            raise ValueError(
+                f"must be a probability, sens=0.95, spec=0.90 or youden, got {value!r}"
+            )
+        return value
+
+
+RUN_NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+
+
+class Config(Section):
+    """A whole run."""
+
+    name: Annotated[str, Field(json_schema_extra={"pattern": f"^{RUN_NAME}$"})] | None = None
+    """Name of the run folder; null: the name of the config file."""
+    task: Literal["classify", "regress"] = "classify"
+    """classify: sick against healthy, BCE loss. regress: a number from a CSV column, MSE loss."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of the weights, the sample order and dropout."""
+    data: DataConfig
+    """Where the radiographs come from."""
+    model: ModelConfig = ModelConfig()
+    """The stack of perceptrons."""
+    train: TrainConfig = TrainConfig()
+    """The loop."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """What is fixed on validation."""
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(RUN_NAME, value):
+            raise ValueError(
+                "must be 1 to 64 letters, digits, dots, dashes or underscores, "
+                f"a letter or digit first, got {value[:60]!r}"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _task_fits(self) -> Self:
+        if self.task == "regress" and self.data.source in ("folder", "npz", "phantoms"):
+            raise ValueError("task: regress takes numbers from a CSV column; set data.source: csv")
+        stopping = self.train.early_stopping
+        wrong = {"classify": "val_r2", "regress": "val_auroc"}[self.task]
+        if stopping is not None and stopping.monitor == wrong:
+            raise ValueError(
+                f"train.early_stopping.monitor: {wrong} does not exist for {self.task}"
+            )
+        if self.task == "regress" and (self.train.pos_weight or self.train.label_smoothing):
+            raise ValueError("train.pos_weight and train.label_smoothing are for task: classify")
+        return self

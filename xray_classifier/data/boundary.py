@@ -1,0 +1,176 @@
+"""The limits within which image files of unknown origin are touched.
+
+A file is looked at before it is opened, a picture is measured before it is decoded, and whatever
+goes wrong inside a third-party decoder comes out as one code from `REASONS`. No message repeats
+what a decoder said or a header held: both may carry a patient's name.
+"""
+
+import contextlib
+import logging
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from xray_classifier.errors import DecodeError
+
+REASONS = (
+    "not_found",  # no file of that name
+    "no_permission",  # the file may not be read
+    "not_a_file",  # a folder, pipe, socket or device
+    "empty_file",  # no bytes
+    "too_large",  # above MAX_FILE_BYTES or MAX_PIXELS, or out of memory
+    "not_an_image",  # none of the formats that can be read
+    "truncated",  # the file ends before its picture does
+    "unreadable",  # damaged, or the decoder failed
+    "multi_image",  # more than one picture: an NPZ, an animation, many pages or frames
+    "unsupported_mode",  # 16 bits per colour, or a colour space without a luma
+    "unsupported_dicom",  # a DICOM whose encoding or photometry is not handled
+    "no_pixels",  # a DICOM without an image
+    "bad_shape",  # an array that is not one film
+    "ambiguous_range",  # nothing says which value means white
+    "blank",  # one grey level only
+)
+"""Every `DecodeError.reason`."""
+
+MAX_FILE_BYTES = 512 * 2**20
+"""Largest file that is read: over twice an uncompressed 16-bit film of `MAX_PIXELS`."""
+
+MAX_PIXELS = 100_000_000
+"""Largest declared rows x columns that are decoded; digital films stay below 40 million."""
+
+DECODER_LOGGERS = (
+    "PIL.Image",
+    "PIL.ImageFile",
+    "PIL.PngImagePlugin",
+    "PIL.TiffImagePlugin",
+    "pydicom",
+    "pydicom.pixels.decoders.base",
+    "pydicom.pixels.utils",
+)
+
+_lock = threading.Lock()
+_silence = contextlib.ExitStack()
+_inside = 0
+
+
+def check_file(path: Path) -> None:
+    """Refuse what should not even be opened: a pipe or a device could block for ever.
+
+    Raises:
+        DecodeError: not_found, no_permission, not_a_file, empty_file or too_large.
+    """
+    with _file_errors():
+        status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise DecodeError("not_a_file", "this is a folder, a pipe or a device, not a file")
+    if status.st_size == 0:
+        raise DecodeError("empty_file", "the file is empty")
+    if status.st_size > MAX_FILE_BYTES:
+        raise DecodeError("too_large", f"the file is larger than {MAX_FILE_BYTES >> 20} MiB")
+
+
+def read_bytes(path: Path, n_bytes: int | None = None) -> bytes:
+    """The first `n_bytes` of a file, or all of it.
+
+    Raises:
+        DecodeError: As for `check_file`, which is called first; unreadable if the disk fails.
+    """
+    check_file(path)
+    with _file_errors(), path.open("rb") as file:
+        return file.read(MAX_FILE_BYTES if n_bytes is None else n_bytes)
+
+
+@contextlib.contextmanager
+def _file_errors() -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise DecodeError("no_permission", "the file may not be read") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DecodeError("not_found", "there is no such file") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        raise DecodeError("unreadable", "the operating system could not read the file") from error
+
+
+def check_pixels(rows: int, columns: int) -> None:
+    """Refuse a picture by its declared size, before memory is taken for it.
+
+    Raises:
+        DecodeError: too_large; unreadable if a side is not positive.
+    """
+    if rows < 1 or columns < 1:
+        raise DecodeError("unreadable", "the header declares a picture without pixels")
+    if rows * columns > MAX_PIXELS:
+        raise DecodeError(
+            "too_large", f"{columns} x {rows} pixels are more than {MAX_PIXELS // 10**6} million"
+        )
+
+
+@contextlib.contextmanager
+def decoding() -> Iterator[None]:
+    """The decode boundary: inside, decoders are silent and any failure becomes a `DecodeError`.
+
+    Raises:
+        DecodeError: Ours as it was raised; a decoder's own failure as too_large, not_an_image,
+            truncated or unreadable.
+    """
+    with quiet_decoders():
+        try:
+            yield
+        except DecodeError:
+            raise
+        # Damaged files make decoders raise almost anything, SyntaxError and RecursionError among
+        # them. `from None`, for their messages can quote the header, and tracebacks are logged.
+        except Exception as error:
+            raise _as_decode_error(error) from None
+
+
+def _as_decode_error(error: Exception) -> DecodeError:
+    from PIL import Image, UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return DecodeError("not_an_image", "this is no image in a format that can be read")
+    if isinstance(error, (Image.DecompressionBombError, MemoryError)):
+        return DecodeError("too_large", "the picture does not fit in memory or is too large")
+    if isinstance(error, EOFError) or "truncated" in str(error).lower():
+        return DecodeError("truncated", "the file ends before its picture does")
+    return DecodeError("unreadable", f"the picture is damaged ({type(error).__name__})")
+
+
+@contextlib.contextmanager
+def quiet_decoders() -> Iterator[None]:
+    """Keep Pillow and pydicom from warning and logging: their messages quote header values.
+
+    Python's warning filters belong to the whole process, so the first thread to enter sets them
+    and the last to leave puts them back.
+    """
+    global _inside
+    with _lock:
+        if _inside == 0:
+            _silence.enter_context(_silenced())
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                _silence.close()
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    # `disabled` rather than a level, which costs 0.2 ms where torch has brought its 500 loggers.
+    loggers = [logging.getLogger(name) for name in DECODER_LOGGERS]
+    disabled = [logger.disabled for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for logger in loggers:
+                logger.disabled = True
+            yield
+        finally:
+            for logger, was_disabled in zip(loggers, disabled, strict=True):
+                logger.disabled = was_disabled

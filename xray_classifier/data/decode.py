@@ -1,0 +1,215 @@
+"""The one way from an image file to pixels: decode at native depth, crop, resize, intensity, uint8.
+
+Safe to call from many threads; Pillow and NumPy let go of the interpreter while they work.
+"""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xray_classifier.data.boundary import REASONS, check_pixels, decoding, read_bytes
+from xray_classifier.data.dicom import is_dicom, read_dicom
+from xray_classifier.data.film import (
+    Film,
+    container_full_scale,
+    film_from_array,
+    film_from_floats,
+)
+from xray_classifier.data.intensity import prepare
+from xray_classifier.errors import DecodeError
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from PIL.ImageFile import ImageFile
+
+__all__ = ["REASONS", "Film", "decode_file", "film_from_array", "prepare", "read_film"]
+
+FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
+"""Tried in this order. Others that Pillow knows are left out: EPS, for one, runs Ghostscript."""
+
+DRAFT_FACTOR = 4
+"""A JPEG may be decoded at 1/2, 1/4 or 1/8 while its shorter side keeps this many times S pixels.
+
+On 206 full-size radiographs (S = 64) decoding and resizing then take 1.25 s instead of 3.0 s, and
+the equalized result differs by 0.12 levels of 255 on average, by 2 at the 99.9th percentile."""
+
+SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+STARTS_OF_IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"II*\0", b"MM\0*", b"GIF8", b"\0\0\0\x0cjP  ")
+
+
+def decode_file(path: Path, size: int, crop: str, intensity: str) -> NDArray[np.uint8]:
+    """One image file as the model sees it.
+
+    Args:
+        path: A PNG, JPEG, TIFF, BMP, GIF, WebP, PNM, JPEG 2000 or DICOM file, whatever its name.
+        size: Side S of the result in pixels.
+        crop: center, pad or stretch; see `prepare`.
+        intensity: equalize, zscore, minmax or dataset; see `prepare`.
+
+    Returns:
+        (S, S) uint8. A large JPEG is decoded at reduced size; see `DRAFT_FACTOR`.
+
+    Raises:
+        DecodeError: The file cannot be used; `reason` is one of `REASONS`.
+    """
+    return prepare(read_film(path, draft_px=DRAFT_FACTOR * size), size, crop, intensity)
+
+
+def read_film(path: Path, draft_px: int | None = None) -> Film:
+    """One image file as grey at its native depth, upright.
+
+    Colour becomes its BT.601 luma, exactly the channel where all channels are equal. Opaque alpha
+    is ignored; fully transparent pixels are padding, others count as they are. White is 255 at
+    8 bits, 1.0 for floats, and at 16 bits the smallest of 10, 12, 14 and 16 bits that holds the
+    maximum.
+
+    Args:
+        path: The file.
+        draft_px: Let a JPEG be decoded at 1/2, 1/4 or 1/8 of its size as long as its shorter side
+            keeps this many pixels; None decodes in full.
+
+    Raises:
+        DecodeError: The file cannot be used; `reason` is one of `REASONS`.
+    """
+    content = read_bytes(path)
+    if is_dicom(content):
+        return read_dicom(path)
+    if content.startswith(b"PK\x03\x04") and b".npy" in content[:256]:
+        raise DecodeError("multi_image", "an NPZ file holds many images; use it as a data source")
+    with decoding():
+        return _read_picture(content, draft_px)
+
+
+def _read_picture(content: bytes, draft_px: int | None) -> Film:
+    with _opened(content) as image:
+        if getattr(image, "is_animated", False):
+            raise DecodeError("multi_image", "the file holds more than one picture")
+        _refuse_lost_depth(image)
+        shape = image.height, image.width
+        shrink = _draft(image, draft_px)
+        image.load()
+        film = _film(image)
+        # After load, for a PNG may end with its EXIF; Pillow turns a TIFF itself.
+        orientation = image.getexif().get(0x0112, 1)
+    if shrink > 1:
+        return Film(film.pixels, film.full_scale, film.mask, shrink, shape)
+    mask = None if film.mask is None else _upright(film.mask, orientation)
+    return Film(_upright(film.pixels, orientation), film.full_scale, mask)
+
+
+def _opened(content: bytes) -> "ImageFile":
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    except UnidentifiedImageError:
+        if content.startswith(STARTS_OF_IMAGES):
+            raise DecodeError(
+                "unreadable", "a damaged header, or a variant of its format that cannot be read"
+            ) from None
+        raise
+    check_pixels(image.height, image.width)
+    return image
+
+
+def _refuse_lost_depth(image: "ImageFile") -> None:
+    """Refuse 16 bits per colour, of which Pillow would keep the upper 8 alone."""
+    arguments = image.tile[0].args if image.tile else ""
+    rawmode = arguments if isinstance(arguments, str) else str((arguments or ("",))[0])
+    if ";16" in rawmode and image.mode not in SIXTEEN_BIT_MODES:
+        raise DecodeError("unsupported_mode", "16-bit colour; save the film as 16-bit grey")
+
+
+def _draft(image: "ImageFile", draft_px: int | None) -> int:
+    """Ask a JPEG decoder for luma alone, and for 1/n of the size if allowed; returns n.
+
+    A picture that EXIF turns is decoded in full, for its last row may lie anywhere afterwards.
+    """
+    if image.format != "JPEG" or image.mode not in ("L", "RGB"):
+        return 1
+    shrink = 1
+    if draft_px is not None and image.getexif().get(0x0112, 1) == 1:
+        while shrink < 8 and min(image.size) >= 2 * shrink * draft_px:
+            shrink *= 2
+    size = (image.width // shrink, image.height // shrink) if shrink > 1 else None
+    image.draft("L", size)
+    return shrink
+
+
+def _film(image: "Image.Image") -> Film:
+    """The loaded picture as it lies in the file."""
+    if image.mode in SIXTEEN_BIT_MODES or image.mode == "F":
+        return _deep_film(image)
+    clear = image.info.get("transparency")
+    if image.mode == "P":
+        image = image.convert("RGB" if clear is None else "RGBA")
+        clear = None
+    elif image.mode in ("PA", "La", "RGBa"):
+        image = image.convert("LA" if image.mode == "La" else "RGBA")
+    if image.mode in ("LA", "RGBA"):
+        return Film(np.asarray(_luma(image)), 255.0, _padding(np.asarray(image.getchannel("A")), 0))
+    if clear is not None and image.mode in ("1", "L", "RGB"):
+        return Film(np.asarray(_luma(image)), 255.0, _padding(np.asarray(image), clear))
+    return Film(np.asarray(_luma(image)), 255.0)
+
+
+def _deep_film(image: "Image.Image") -> Film:
+    """More than 8 bits, or floats; Pillow's own conversion to 8 bits would clip to white."""
+    grey = np.asarray(image)
+    if image.mode == "F":
+        film = film_from_floats(grey)
+    else:
+        full_scale = container_full_scale(grey)
+        clear = image.info.get("transparency")
+        mask = _padding(grey, clear) if isinstance(clear, int) else None
+        film = Film(grey.astype(np.uint16), full_scale, mask)
+    # TIFF tag 262 (PhotometricInterpretation) 0: the lowest value is white. Pillow heeds it at
+    # 8 bits only.
+    if image.format == "TIFF" and _tiff_tag(image, 262) == 0:
+        grey = film.full_scale - film.pixels.astype(np.float32)
+        return Film(grey, film.full_scale, film.mask)
+    return film
+
+
+def _tiff_tag(image: "Image.Image", tag: int) -> object:
+    return getattr(image, "tag_v2", {}).get(tag)
+
+
+def _luma(image: "Image.Image") -> "Image.Image":
+    """Grey of an 8-bit picture; equal channels give that channel, for the weights add up to 1."""
+    if image.mode == "L":
+        return image
+    if image.mode == "YCbCr":
+        return image.getchannel("Y")
+    if image.mode == "CMYK":
+        return image.convert("RGB").convert("L")
+    if image.mode in ("1", "LA", "RGB", "RGBA", "RGBX"):
+        return image.convert("L")
+    raise DecodeError("unsupported_mode", "a colour space without a luma; save the film as grey")
+
+
+def _padding(values: NDArray[Any], clear: object) -> NDArray[np.bool_] | None:
+    """False where the pixel has the transparent value; None if no pixel has it."""
+    differs = values != np.asarray(clear, dtype=np.int64)
+    mask = differs.any(axis=-1) if values.ndim == 3 else differs
+    return None if mask.all() else np.asarray(mask)
+
+
+def _upright(grey: NDArray[Any], orientation: object) -> NDArray[Any]:
+    """Undo the turn that EXIF tag 0x0112 declares; unknown codes mean upright.
+
+    Source: JEITA CP-3451C (Exif 2.3), 4.6.4 A, Orientation.
+    """
+    turned = {
+        2: grey[:, ::-1],
+        3: grey[::-1, ::-1],
+        4: grey[::-1],
+        5: grey.T,
+        6: grey.T[:, ::-1],
+        7: grey.T[::-1, ::-1],
+        8: grey.T[::-1],
+    }
+    return turned.get(orientation, grey) if isinstance(orientation, int) else grey

@@ -1,0 +1,141 @@
+"""From a film at native depth to the (S, S) uint8 that a model sees: crop, resize, intensity."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xray_classifier.data.film import Film
+from xray_classifier.errors import DecodeError
+
+BLANK = 1e-6
+"""A film whose grey values span less than this fraction of full scale is blank; one step of 16 bits
+is 1.5e-5."""
+
+ZSCORE_LIMIT = 3.0
+"""Standard deviations from the mean that `zscore` draws black and white."""
+
+Region = tuple[int, int, int, int]
+
+
+def prepare(film: Film, size: int, crop: str, intensity: str) -> NDArray[np.uint8]:
+    """Crop, resize in float, set the intensity and round, in that order.
+
+    `equalize` sees ranks alone, after the resize: any strictly rising map of the resized greys
+    leaves its result as it was. On the file's own values that is exact for a map `a x + b`, a > 0,
+    and for any rising map where nothing is resized; else a curved map is removed but for what
+    averaging neighbours before and after it differs by.
+
+    Args:
+        film: The film at native depth.
+        size: Side S of the result in pixels.
+        crop: `center` keeps the largest central square; of an odd surplus the extra row is cut
+            from the bottom, the extra column from the right. `pad` scales the longer side to S,
+            the shorter one to the nearest whole pixel, and centres the film on black by the same
+            rule. `stretch` scales both sides to S.
+        intensity: `equalize`: mean rank of each pixel among the film's pixels, 0 the lowest, 255
+            the highest, ties shared. `minmax`: lowest 0, highest 255. `zscore`: mean minus 3
+            standard deviations 0, mean plus 3 of them 255, clipped. `dataset`: 0 to
+            `full_scale` is 0 to 255.
+
+    Returns:
+        (S, S) uint8. Padding is 0 and takes no part in ranks, means and ranges.
+
+    Raises:
+        DecodeError: blank, if the film shows one grey level or consists of padding.
+    """
+    height, width = film.shape or film.pixels.shape
+    region = {"center": _central_square, "pad": _all, "stretch": _all}[crop](height, width)
+    rows, columns = _fitted(height, width, size) if crop == "pad" else (size, size)
+    grey, valid = _resized(film, region, rows, columns)
+    levels = np.zeros((size, size), np.uint8)
+    top, left = (size - rows) // 2, (size - columns) // 2
+    window = levels[top : top + rows, left : left + columns]
+    window[valid] = _levels(grey[valid], film.full_scale, intensity)
+    return levels
+
+
+def _central_square(height: int, width: int) -> Region:
+    side = min(height, width)
+    return (height - side) // 2, (width - side) // 2, side, side
+
+
+def _all(height: int, width: int) -> Region:
+    return 0, 0, height, width
+
+
+def _fitted(height: int, width: int, size: int) -> tuple[int, int]:
+    """Rows and columns of a film whose longer side becomes `size`; none below 1."""
+    longer = max(height, width)
+    rows, columns = (max(1, (2 * side * size + longer) // (2 * longer)) for side in (height, width))
+    return rows, columns
+
+
+def _resized(
+    film: Film, region: Region, rows: int, columns: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """The region at the new size, and which of its pixels are film rather than padding.
+
+    Padding has no weight in the averages; a pixel counts as film if half of its weight does.
+    """
+    top, left, height, width = (side / film.shrink for side in region)
+    bottom, right = min(top + height, film.pixels.shape[0]), min(left + width, film.pixels.shape[1])
+    first_row, first_column = math.floor(top), math.floor(left)
+    part = np.s_[first_row : math.ceil(bottom), first_column : math.ceil(right)]
+    box = (left - first_column, top - first_row, right - first_column, bottom - first_row)
+    grey = film.pixels[part].astype(np.float32)
+    if film.mask is None or film.mask[part].all():
+        return _scaled(grey, box, rows, columns), np.ones((rows, columns), np.bool_)
+    weight = film.mask[part].astype(np.float32)
+    share = _scaled(weight, box, rows, columns)
+    valid = share >= 0.5
+    total = _scaled(grey * weight, box, rows, columns)
+    return np.divide(total, share, out=np.zeros_like(total), where=valid), valid
+
+
+def _scaled(
+    grey: NDArray[np.float32], box: tuple[float, float, float, float], rows: int, columns: int
+) -> NDArray[np.float32]:
+    """The part of the image inside `box` (left, top, right, bottom) as (rows, columns) float32.
+
+    A triangle filter over the film pixels under each new one when shrinking, bilinear interpolation
+    when growing; Pillow adds up in double precision, so a flat area stays exactly flat.
+    """
+    if grey.shape == (rows, columns) and box == (0, 0, columns, rows):
+        return grey
+    from PIL import Image
+
+    resample = Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(grey).resize((columns, rows), resample, box=box))
+
+
+def _levels(grey: NDArray[np.float32], full_scale: float, intensity: str) -> NDArray[np.uint8]:
+    """Grey values (n,) as levels 0 to 255, (n,) uint8."""
+    if grey.size == 0 or float(grey.max()) - float(grey.min()) < BLANK * full_scale:
+        raise DecodeError("blank", "the film shows one grey level only")
+    shade = {"equalize": _ranks, "minmax": _min_to_max, "zscore": _standardised}
+    levels = shade[intensity](grey) if intensity != "dataset" else grey / full_scale
+    return np.asarray(np.rint(np.clip(levels, 0.0, 1.0) * 255.0), np.uint8)
+
+
+def _ranks(grey: NDArray[np.float32]) -> NDArray[Any]:
+    """Mean rank of each value, ties sharing theirs, from 0 (lowest) to 1 (highest)."""
+    order = np.argsort(grey)
+    ordered = grey[order]
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    counts = np.concatenate((starts[1:], [grey.size])) - starts
+    ranks = np.empty(grey.size)
+    ranks[order] = np.repeat(starts + (counts - 1) / 2, counts)
+    return ranks / (grey.size - 1)
+
+
+def _min_to_max(grey: NDArray[np.float32]) -> NDArray[Any]:
+    low, high = grey.min(), grey.max()
+    return np.asarray((grey - low) / (high - low))
+
+
+def _standardised(grey: NDArray[np.float32]) -> NDArray[Any]:
+    """z-scores of the film, -3 to 3 drawn as 0 to 1."""
+    mean, deviation = grey.mean(dtype=np.float64), grey.std(dtype=np.float64)
+    return np.asarray((grey - mean) / (2 * ZSCORE_LIMIT * deviation) + 0.5)

@@ -1,0 +1,384 @@
+"""Parallel X-rays through simple solids: path lengths, attenuation, scatter, noise, film.
+
+Lengths are centimetres. `x` runs to the right of the picture (the patient's left), `y` along the
+rays from front to back, `z` down the picture. All of it is float64, so that the films of one seed
+are the same on every machine.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Window = tuple[slice, slice]
+
+FILM_LEVELS = 4096
+"""Grey levels of a film: 12 bits, 0..4095."""
+
+
+@dataclass(frozen=True)
+class FilmGrid:
+    """Where the pixels of a square film lie.
+
+    Attributes:
+        x: Centre of each column in cm, shape (1, W).
+        z: Centre of each row in cm, shape (H, 1).
+        pixel_cm: Side of a pixel in cm.
+    """
+
+    x: Floats
+    z: Floats
+    pixel_cm: float
+
+
+def film_grid(size_px: int, width_cm: float) -> FilmGrid:
+    """Lay a film of `size_px` x `size_px` pixels and `width_cm` cm, centred on x = z = 0."""
+    pixel_cm = width_cm / size_px
+    centres = (np.arange(size_px) + 0.5) * pixel_cm - width_cm / 2
+    return FilmGrid(centres[None, :], centres[:, None], pixel_cm)
+
+
+@dataclass(frozen=True)
+class Solid:
+    """A body whose every horizontal cross-section is an ellipse, one per row of the film.
+
+    Attributes:
+        centre_x: Centre of the ellipse's shadow in cm, shape (H, 1).
+        half_width: Half the shadow's width in cm, shape (H, 1); 0 where the solid has ended.
+        half_depth: Half the longest path through the row in cm, shape (H, 1).
+        middle: Middle of the path at `centre_x` in cm along y, shape (H, 1).
+        slope: How fast that middle moves with x, in cm per cm; one number or one a row, (H, 1).
+    """
+
+    centre_x: Floats
+    half_width: Floats
+    half_depth: Floats
+    middle: Floats
+    slope: float | Floats
+
+
+def turn_about_z(angle_rad: float) -> Floats:
+    """Rotation matrix, shape (3, 3), that turns the patient about the body's long axis."""
+    cos, sin = math.cos(angle_rad), math.sin(angle_rad)
+    return np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
+
+
+def ellipsoid(
+    z: Floats,
+    centre: tuple[float, float, float],
+    axes: tuple[float, float, float],
+    *,
+    turn_rad: float = 0.0,
+    tilt_rad: float = 0.0,
+) -> Solid:
+    """An ellipsoid, tilted in the plane of the film and then turned with the patient.
+
+    A ray r(t) = (x, t, z) meets p^T A p = 1 where a quadratic in t is zero; its discriminant is
+    again a quadratic in x, so each row is an ellipse.
+
+    Args:
+        z: Row centres in cm, shape (H, 1).
+        centre: (x, y, z) in cm before the turn.
+        axes: Semi-axes (x, y, z) in cm before tilt and turn, all above 0.
+        turn_rad: Turn about the patient's z axis.
+        tilt_rad: Tilt in the x-z plane; positive lowers the end that lies at positive x.
+
+    Returns:
+        The solid; rows that miss it have no width.
+    """
+    cos, sin = math.cos(tilt_rad), math.sin(tilt_rad)
+    turn = turn_about_z(turn_rad)
+    frame = turn @ np.array([[cos, 0.0, -sin], [0.0, 1.0, 0.0], [sin, 0.0, cos]])
+    (xx, xy, xz), (_, yy, yz), (_, _, zz) = ((frame / np.square(axes)) @ frame.T).tolist()
+    x0, y0, z0 = (turn @ centre).tolist()
+    dz = z - z0
+    p, q, r = xx * yy - xy * xy, yy * zz - yz * yz, yy * xz - xy * yz
+    root = np.sqrt(np.maximum(yy - (q - r * r / p) * dz * dz, 0.0))
+    slope = -xy / yy
+    return Solid(
+        centre_x=x0 - (r / p) * dz,
+        half_width=root * (1.0 / math.sqrt(p)),
+        half_depth=root * (1.0 / yy),
+        middle=y0 - (slope * r / p + yz / yy) * dz,
+        slope=slope,
+    )
+
+
+def elliptic_stack(
+    centre_x: Floats,
+    half_x: Floats,
+    half_y: Floats,
+    *,
+    centre_y: float = 0.0,
+    turn_rad: float = 0.0,
+) -> Solid:
+    """A pile of horizontal ellipses, one a row, turned with the patient.
+
+    Args:
+        centre_x: Centres before the turn in cm, shape (H, 1).
+        half_x: Semi-axes across the film in cm, shape (H, 1); 0 where the solid has ended.
+        half_y: Semi-axes along the rays in cm, shape (H, 1).
+        centre_y: Common centre along the rays in cm, before the turn.
+        turn_rad: Turn about the patient's z axis.
+
+    Returns:
+        The solid.
+    """
+    cos, sin = math.cos(turn_rad), math.sin(turn_rad)
+    there = (half_x > 0.0) & (half_y > 0.0)
+    wide, deep = np.where(there, half_x, 1.0), np.where(there, half_y, 1.0)
+    half_width = np.hypot(wide * cos, deep * sin)
+    return Solid(
+        centre_x=cos * centre_x - sin * centre_y,
+        half_width=np.where(there, half_width, 0.0),
+        half_depth=np.where(there, wide * deep / half_width, 0.0),
+        middle=sin * centre_x + cos * centre_y,
+        slope=sin * cos * (wide**2 - deep**2) / half_width**2,
+    )
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where the rays enter and leave a solid, inside the smallest window that holds it.
+
+    Attributes:
+        window: Rows and columns of the film.
+        enter: Where a ray enters in cm along y, the window's shape.
+        leave: Where it leaves, the window's shape; equal to `enter` on a miss.
+    """
+
+    window: Window
+    enter: Floats
+    leave: Floats
+
+
+def shadow_window(solid: Solid, x: Floats) -> Window:
+    """Smallest rows and columns of the film that hold a solid's shadow.
+
+    Args:
+        solid: The solid, H rows.
+        x: Position of each pixel in cm, shape (H, W), rising along a row, linear down a column.
+
+    Returns:
+        Slices of rows and columns; empty where the solid lies off the film.
+    """
+    rows = np.flatnonzero(solid.half_width)
+    if rows.size == 0:
+        return slice(0, 0), slice(0, 0)
+    first, last = int(rows[0]), int(rows[-1])
+    inside = slice(first, last + 1)
+    low = (solid.centre_x[inside] - solid.half_width[inside]).min()
+    high = (solid.centre_x[inside] + solid.half_width[inside]).max()
+    left = min(x[first].searchsorted(low), x[last].searchsorted(low))
+    right = max(x[first].searchsorted(high), x[last].searchsorted(high))
+    return inside, slice(int(left), int(right))
+
+
+def add_chord(total: Floats, solid: Solid, x: Floats, weight: float | Floats = 1.0) -> None:
+    """Add the length of every ray inside a solid to `total`, in place.
+
+    Args:
+        total: Path lengths in cm, shape (H, W).
+        solid: The solid, H rows.
+        x: Position of each pixel in cm, shape (H, W).
+        weight: Density, one number or one a row, shape (H, 1).
+    """
+    window = shadow_window(solid, x)
+    half = _half_chord(solid, x, window)
+    half *= 2.0 * (weight[window[0]] if isinstance(weight, np.ndarray) else weight)
+    total[window] += half
+
+
+def chord(solid: Solid, x: Floats) -> Floats:
+    """Length of every ray inside a solid in cm, shape (H, W); 0 where the ray misses."""
+    total = np.zeros(x.shape)
+    add_chord(total, solid, x)
+    return total
+
+
+def span(solid: Solid, x: Floats) -> Span:
+    """Where every ray of x, shape (H, W) in cm, enters and leaves a solid."""
+    window = shadow_window(solid, x)
+    half = _half_chord(solid, x, window)
+    rows = window[0]
+    slope = solid.slope[rows] if isinstance(solid.slope, np.ndarray) else solid.slope
+    middle = x[window] * slope
+    middle += solid.middle[rows] - slope * solid.centre_x[rows]
+    enter = middle - half
+    middle += half
+    return Span(window, enter, middle)
+
+
+def subtract_overlap(one: Span, others: list[Span], size_px: int) -> Floats:
+    """Length of every ray inside one solid and outside others.
+
+    Of several others on one ray the one that takes most counts: exact where at most one of them
+    overlaps the solid, or where they nest.
+
+    Args:
+        one: The solid that is kept.
+        others: Solids that displace it.
+        size_px: Side of the film.
+
+    Returns:
+        Path lengths in cm, shape (size_px, size_px).
+    """
+    taken = np.zeros((size_px, size_px))
+    for other in others:
+        window = _common(one.window, other.window)
+        shared = np.minimum(_crop(one, one.leave, window), _crop(other, other.leave, window))
+        shared -= np.maximum(_crop(one, one.enter, window), _crop(other, other.enter, window))
+        np.maximum(taken[window], shared, out=taken[window])
+    path = np.zeros((size_px, size_px))
+    np.subtract(one.leave, one.enter, out=path[one.window])
+    path -= taken
+    return np.maximum(path, 0.0, out=path)
+
+
+def _half_chord(solid: Solid, x: Floats, window: Window) -> Floats:
+    """Half the path through a solid in cm, for the pixels of a window."""
+    rows = window[0]
+    across = x[window] - solid.centre_x[rows]
+    across *= 1.0 / np.maximum(solid.half_width[rows], 1e-9)
+    np.multiply(across, across, out=across)
+    np.subtract(1.0, across, out=across)
+    np.maximum(across, 0.0, out=across)
+    np.sqrt(across, out=across)
+    across *= solid.half_depth[rows]
+    return across
+
+
+def _common(one: Window, other: Window) -> Window:
+    """Rows and columns that lie in both windows."""
+    first, second = (
+        slice(max(a.start, b.start), max(a.start, b.start, min(a.stop, b.stop)))
+        for a, b in zip(one, other, strict=True)
+    )
+    return first, second
+
+
+def _crop(owner: Span, values: Floats, window: Window) -> Floats:
+    """The part of a span's array that lies in a window of the film inside its own."""
+    top, left = owner.window[0].start, owner.window[1].start
+    rows, columns = window
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        return np.zeros((rows.stop - rows.start, columns.stop - columns.start))
+    return values[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+
+
+def splat(grid: FilmGrid, x: Floats, z: Floats, volumes_cm3: Floats) -> Floats:
+    """Mean path length per pixel of many small volumes: thin curved tubes cut into pieces.
+
+    Each piece is shared bilinearly by the four nearest pixels; what falls off the film is lost.
+
+    Args:
+        grid: The film.
+        x: Positions in cm, shape (n_pieces,).
+        z: Positions in cm, shape (n_pieces,).
+        volumes_cm3: Volume of each piece, shape (n_pieces,).
+
+    Returns:
+        Path lengths in cm, shape (H, W); their sum times the pixel area is the volume on the film.
+    """
+    side = grid.x.size + 3  # a margin of one pixel, two at the far edges, takes what lies off
+    columns = np.clip((x - grid.x[0, 0]) * (1.0 / grid.pixel_cm) + 1.0, 0.0, side - 2.0)
+    rows = np.clip((z - grid.z[0, 0]) * (1.0 / grid.pixel_cm) + 1.0, 0.0, side - 2.0)
+    left, top = columns.astype(np.intp), rows.astype(np.intp)
+    columns -= left
+    rows -= top
+    lengths = volumes_cm3 * (1.0 / grid.pixel_cm**2)
+    low = lengths * rows
+    high = lengths - low
+    low_right, high_right = low * columns, high * columns
+    corner = top * side + left
+    flat = np.bincount(
+        np.concatenate([corner, corner + 1, corner + side, corner + side + 1]),
+        np.concatenate([high - high_right, high_right, low - low_right, low_right]),
+        minlength=side * side,
+    )
+    return flat.reshape(side, side)[1:-2, 1:-2]
+
+
+@lru_cache(maxsize=16)
+def gaussian_kernel(size_px: int, sigma_px: float) -> Floats:
+    """Matrix (size_px, size_px), read-only, that blurs a vector; every row sums to one."""
+    steps = np.arange(size_px)
+    bell = np.exp(-0.5 * (steps / sigma_px) ** 2)
+    kernel = bell[np.abs(steps[:, None] - steps[None, :])]
+    kernel /= kernel.sum(axis=1, keepdims=True)
+    kernel.flags.writeable = False
+    return kernel
+
+
+def blur(image: Floats, sigma_px: float) -> Floats:
+    """Blur a square image (H, H) by a Gaussian of `sigma_px` pixels; its edges weigh what is there."""
+    kernel = gaussian_kernel(image.shape[0], sigma_px)
+    return np.asarray(kernel @ image @ kernel.T, dtype=np.float64)
+
+
+def transmission(optical_depth: Floats) -> Floats:
+    """Fraction of quanta that pass, exp(-integral of mu dl); the Beer-Lambert law, any shape."""
+    return np.exp(-optical_depth)
+
+
+def add_scatter(primary: Floats, fraction: float, sigma_px: float) -> Floats:
+    """Lay the haze of scattered quanta over the primary image.
+
+    Args:
+        primary: Transmitted fraction, shape (H, H).
+        fraction: Scattered quanta per primary one; about 0.3 behind an anti-scatter grid.
+        sigma_px: Spread of the scatter in pixels.
+
+    Returns:
+        Primary plus scatter, shape (H, H).
+    """
+    return primary + fraction * blur(primary, sigma_px)
+
+
+def detect(quanta: Floats, rng: np.random.Generator, electronic_sd: float = 0.0) -> Floats:
+    """Count quanta: Poisson noise for large means, plus the detector's own noise.
+
+    The Cornish-Fisher form, mean + sqrt(mean) g + (g^2 - 1) / 6 with g standard normal, has the
+    mean, variance and skewness of the Poisson law. Unlike rejection sampling it takes exactly one
+    number a pixel, so that a last-bit difference between machines cannot change a whole film.
+
+    Args:
+        quanta: Expected counts, shape (H, W), above about 20.
+        rng: Where the noise comes from.
+        electronic_sd: Standard deviation of the electronic noise, in quanta.
+
+    Returns:
+        Counts, shape (H, W), at least 0.
+    """
+    spread = np.sqrt(quanta + electronic_sd**2)
+    normal = rng.standard_normal(quanta.shape)
+    spread *= normal
+    normal *= normal
+    normal -= 1.0
+    normal /= 6.0
+    counts = quanta + spread
+    counts += normal
+    return np.maximum(counts, 0.0, out=counts)
+
+
+def develop(counts: Floats, low: float, high: float, bend: float) -> NDArray[np.uint16]:
+    """Turn counts into the stored film: logarithm, window, tone curve, 12 bits, dense is bright.
+
+    Args:
+        counts: Detected quanta, shape (H, W), at least 0.
+        low: -log(counts) that becomes black.
+        high: -log(counts) that becomes white, above `low`.
+        bend: Curvature of the tone curve in (-1, 1); 0 is straight, above 0 lifts the middle.
+
+    Returns:
+        Grey levels 0..4095, shape (H, W).
+    """
+    tone = np.log(np.maximum(counts, 1.0))
+    tone += low
+    tone /= low - high
+    np.clip(tone, 0.0, 1.0, out=tone)
+    tone *= 1.0 + bend - bend * tone
+    return np.rint(tone * (FILM_LEVELS - 1)).astype(np.uint16)

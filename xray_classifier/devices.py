@@ -1,0 +1,50 @@
+"""Which device and which number format a run uses."""
+
+import torch
+
+from xray_classifier.errors import UsageError
+
+
+def torch_device(name: str) -> torch.device:
+    """The device that a name means.
+
+    Args:
+        name: cpu, cuda, cuda:1, mps, or auto: CUDA where there is one, else MPS, else the CPU.
+
+    Raises:
+        UsageError: This machine has no such device.
+    """
+    has_cuda = torch.cuda.is_available()
+    has_mps = torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if has_cuda else "mps" if has_mps else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"device {name!r} is none of auto, cpu, cuda, cuda:N, mps") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"device {name}: PyTorch sees {torch.cuda.device_count()} CUDA devices here; use "
+            "--device auto, or run `xray-classifier doctor`"
+        )
+    if device.type == "mps" and not has_mps:
+        raise UsageError("device mps: not available here; use --device auto")
+    return device
+
+
+def number_format(precision: str, device: torch.device) -> str:
+    """fp32, bf16 or fp16.
+
+    Args:
+        precision: One of these, or auto: bf16 on a CUDA device that computes in it, else fp32.
+        device: Where the model is.
+
+    Raises:
+        UsageError: fp16 on a CPU, where it is slow and badly scaled.
+    """
+    if precision == "auto":
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if fast else "fp32"
+    if precision == "fp16" and device.type == "cpu":
+        raise UsageError("train.precision fp16 needs a GPU; use fp32 or bf16 on the CPU")
+    return precision

@@ -1,0 +1,178 @@
+"""`evaluate`: a saved model judged on the run's own held-out images or on others."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from xray_classifier.classifier import Classifier, load_classifier, run_of
+from xray_classifier.config import DataConfig
+from xray_classifier.config_file import data_section
+from xray_classifier.data.loading import Radiographs, run_decode, run_loading, run_manifest
+from xray_classifier.errors import CheckpointError, DataError, UsageError
+from xray_classifier.files import make_folder, printable
+from xray_classifier.history import History, Monitor
+from xray_classifier.judgement import judge, write_judgement
+from xray_classifier.terminal import Terminal
+from xray_classifier.training import draw_curves
+
+MAY_OVERRIDE = ("data.labels", "data.columns", "data.patient", "data.cache", "data.workers")
+SPLIT_NAMES = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluation comes to; `--json` prints it.
+
+    `metrics` is as in metrics.json, `out` the folder with everything written, `n_unreadable` the
+    images of the split that could not be scored.
+    """
+
+    out: str
+    split: str
+    n: int
+    n_unreadable: int
+    threshold: float | None
+    metrics: Mapping[str, Any]
+
+
+def run_evaluation(
+    path: Path,
+    terminal: Terminal,
+    *,
+    data: Path | None = None,
+    split: str | None = None,
+    out: Path | None = None,
+    threshold: str | float = "auto",
+    device: str = "auto",
+    overrides: Sequence[str] = (),
+) -> EvaluationResult:
+    """Judge a checkpoint and write metrics, predictions, figures and a report.
+
+    Args:
+        path: A checkpoint or a run folder.
+        terminal: What the user reads.
+        data: Folder, CSV or NPZ with labels; None takes the run's own data.
+        split: train, val or test; None takes test, else val, else everything.
+        out: Folder to write into; None makes one under the run's `eval`.
+        threshold: `auto` or a policy, see `load_classifier`.
+        device: Where to compute.
+        overrides: `data.labels=...`, `data.columns...=`, `data.patient=...`.
+
+    Raises:
+        DataError: The images cannot be used, or the run's own data changed since training.
+        CheckpointError: The checkpoint cannot be used.
+        UsageError: A path or a split that does not exist.
+    """
+    classifier = load_classifier(path, device, threshold)
+    config = _data_config(classifier, data, overrides)
+    if data is None:
+        radiographs = _own_data(classifier, config, terminal)
+    else:
+        radiographs = _other_data(classifier, config, terminal)
+    chosen = _choose_split(radiographs, split, whole=data is not None)
+    if split is None:
+        terminal.say(f"evaluating {'all images' if chosen == 'all' else f'the {chosen} split'}")
+    judgement = judge(classifier, radiographs, chosen, seed=int(classifier.content["seed"]))
+    folder = out or _default_folder(classifier, config)
+    make_folder(folder)
+    curves = _run_curves(classifier, with_test=chosen == "test" and data is None)
+    written = write_judgement(folder, judgement, classifier, radiographs, curves=curves)
+    terminal.say("\n".join(judgement.in_words()))
+    terminal.say(f"written to {printable(folder)}: {', '.join(f.name for f in written)}")
+    terminal.say(f"Next: xray-classifier predict {printable(path)} FOLDER -o predictions.csv")
+    content = judgement.metrics_json()
+    return EvaluationResult(
+        out=str(folder),
+        split=chosen,
+        n=content["n"],
+        n_unreadable=content["n_unreadable"],
+        threshold=content["threshold"],
+        metrics=content["metrics"],
+    )
+
+
+def _data_config(classifier: Classifier, data: Path | None, overrides: Sequence[str]) -> DataConfig:
+    """The data section of the checkpoint, pointed at other images where asked."""
+    for override in overrides:
+        key = override.split("=", 1)[0]
+        if not any(key == allowed or key.startswith(allowed + ".") for allowed in MAY_OVERRIDE):
+            raise UsageError(
+                f"{key} cannot be set when evaluating: it travels with the checkpoint; "
+                f"these can: {', '.join(MAY_OVERRIDE)}"
+            )
+    stored = dict(classifier.content["data"])
+    if data is not None:
+        # relative paths on the command line count from the working directory
+        stored |= {"source": "auto", "path": str(data.absolute()), "limit": None}
+    stored |= {"unreadable": "exclude"}
+    if stored.get("cache") is not None and not Path(stored["cache"]).is_dir():
+        stored["cache"] = None  # another machine
+    return data_section(stored, overrides)
+
+
+def _own_data(classifier: Classifier, config: DataConfig, terminal: Terminal) -> Radiographs:
+    task = classifier.task
+    radiographs = run_loading(config, task, terminal)  # type: ignore[arg-type]
+    if radiographs.fingerprint() != classifier.content.get("fingerprint"):
+        raise DataError(
+            f"the data at {printable(config.path or 'the run')} changed since this model was "
+            "trained (images added, removed, edited, relabelled or moved to another split), so "
+            "its held-out images cannot be told from its training images; restore the data, or "
+            "name images the model has not seen with --data"
+        )
+    return radiographs
+
+
+def _other_data(classifier: Classifier, config: DataConfig, terminal: Terminal) -> Radiographs:
+    manifest = run_manifest(config, classifier.task)  # type: ignore[arg-type]
+    for note in manifest.notes:
+        terminal.say(f"note: {note}")
+    cached = run_decode(config, manifest, terminal)
+    return Radiographs(manifest, cached.images, cached.reasons, cached.digests, ())
+
+
+def _choose_split(radiographs: Radiographs, asked: str | None, whole: bool) -> str:
+    """The split to judge.
+
+    Args:
+        radiographs: With the splits that the data bring or the run carved.
+        asked: `--split`, or None.
+        whole: True where images without any split are taken as one.
+    """
+    found = [name for name in ("train", "val", "test") if name in set(radiographs.manifest.splits)]
+    if asked is not None:
+        name = SPLIT_NAMES.get(asked, asked)
+        if name not in found and not (name == "all" and whole):
+            listed = ", ".join(found) or "no splits; leave --split out to take all images"
+            raise UsageError(f"--split {asked}: these data have {listed}")
+        return name
+    for name in ("test", "val"):
+        if name in found:
+            return name
+    if whole:
+        return "all"
+    raise DataError("this run kept no validation or test images; name others with --data")
+
+
+def _default_folder(classifier: Classifier, config: DataConfig) -> Path:
+    name = config.path.stem if config.path is not None else "phantoms"
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    run = run_of(classifier.path)
+    parent = Path() if run is None else run
+    return parent / "eval" / f"{name}-{stamp}"
+
+
+def _run_curves(classifier: Classifier, with_test: bool) -> bytes | None:
+    """The loss curves of the run that a checkpoint stands in; the test curve is unsealed here."""
+    run = run_of(classifier.path)
+    if run is None:
+        return None
+    try:
+        history = History.from_csv((run / "history.csv").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{printable(run / 'history.csv')} cannot be read") from error
+    stored = classifier.content.get("monitor")
+    monitor = None if stored is None else Monitor(**stored)
+    return draw_curves(history, monitor, run / "history_test.csv" if with_test else None)

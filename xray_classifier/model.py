@@ -1,0 +1,190 @@
+"""Perceptrons, alone and stacked: from an image to one number, the logit of "sick".
+
+A perceptron weighs every pixel, adds a bias and says how sick the image looks. A stack feeds the
+answers of one layer of perceptrons to the next, with a bent line (the activation) between them, for
+without it the whole stack would be one perceptron again.
+
+Source: Rosenblatt 1958, doi:10.1037/h0042519, with a step where this one has the smooth sigmoid in
+its loss; the stack is trained by backpropagation, Rumelhart et al. 1986, doi:10.1038/323533a0.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+}
+NORMS: dict[str, type[nn.Module]] = {
+    "none": nn.Identity,
+    "layer": nn.LayerNorm,
+    "batch": nn.BatchNorm1d,
+}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """All that is needed to build the same network again; stored in the checkpoint.
+
+    `size_px` and `channels` describe the input (B, channels, size_px, size_px). `hidden` is empty
+    for a perceptron. `dropout` has one rate per hidden layer.
+    """
+
+    type: str
+    size_px: int
+    channels: int = 1
+    hidden: tuple[int, ...] = ()
+    activation: str = "relu"
+    dropout: tuple[float, ...] = ()
+    norm: str = "none"
+    residual: bool = False
+    init: str = "kaiming"
+
+    @classmethod
+    def from_keys(
+        cls,
+        type: str,
+        size_px: int,
+        hidden: Sequence[int],
+        activation: str,
+        dropout: float | Sequence[float],
+        norm: str,
+        residual: bool,
+        init: str,
+    ) -> "Architecture":
+        """Spread the config's short forms: one dropout rate for all layers, no layers at all."""
+        if type == "perceptron":
+            return cls(type=type, size_px=size_px, init=init)
+        rates = dropout if isinstance(dropout, Sequence) else (dropout,) * len(hidden)
+        return cls(type, size_px, 1, tuple(hidden), activation, tuple(rates), norm, residual, init)
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> "Architecture":
+        """Read back `to_dict`."""
+        lists = {key: tuple(value) for key, value in stored.items() if isinstance(value, list)}
+        return cls(**{**stored, **lists})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+class HiddenLayer(nn.Module):
+    """One layer of perceptrons: weighted sums, normalisation, activation, dropout.
+
+    Args:
+        inputs: Features coming in.
+        units: Perceptrons in the layer.
+        activation: A key of `ACTIVATIONS`.
+        dropout: Chance in [0, 1) that a unit is silenced in a training step.
+        norm: A key of `NORMS`.
+        residual: Add the input to the output, where `inputs == units`.
+    """
+
+    def __init__(
+        self, inputs: int, units: int, activation: str, dropout: float, norm: str, residual: bool
+    ) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, units)
+        self.norm = nn.Identity() if norm == "none" else NORMS[norm](units)
+        self.activation = ACTIVATIONS[activation]()
+        self.dropout = nn.Dropout(dropout)
+        self.residual = residual and inputs == units
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map features (B, inputs) to features (B, units)."""
+        out: Tensor = self.dropout(self.activation(self.norm(self.linear(x))))
+        return x + out if self.residual else out
+
+
+class PerceptronStack(nn.Module):
+    """Hidden layers of perceptrons and one output perceptron; none hidden is a lone perceptron.
+
+    Args:
+        architecture: Shapes and choices.
+        seed: Seed of the initial weights; the global random state is neither read nor changed.
+    """
+
+    def __init__(self, architecture: Architecture, seed: int = 0) -> None:
+        super().__init__()
+        self.architecture = a = architecture
+        widths = (a.channels * a.size_px**2, *a.hidden)
+        with torch.random.fork_rng(devices=[]):
+            self.hidden = nn.Sequential(
+                *(
+                    HiddenLayer(inputs, units, a.activation, rate, a.norm, a.residual)
+                    for inputs, units, rate in zip(widths, a.hidden, a.dropout, strict=False)
+                )
+            )
+            self.output = nn.Linear(widths[-1], 1)
+        initialise(self, a.init, torch.Generator().manual_seed(seed))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map standardised images (B, C, S, S) to logits (B,); above 0 leans towards sick."""
+        logits: Tensor = self.output(self.hidden(images.flatten(1)))
+        return logits.squeeze(1)
+
+
+def initialise(model: nn.Module, init: str, generator: torch.Generator) -> None:
+    """Draw the weights of every linear layer anew; biases start at zero.
+
+    Args:
+        model: Changed in place.
+        init: kaiming, xavier or normal: a normal distribution with variance 2/fan_in,
+            2/(fan_in+fan_out) or 0.0001.
+        generator: Source of randomness, on the CPU.
+
+    Source:
+        He et al. 2015, doi:10.1109/ICCV.2015.123; Glorot & Bengio 2010, AISTATS 9:249.
+    """
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear):
+            variance = {
+                "kaiming": 2.0 / layer.in_features,
+                "xavier": 2.0 / (layer.in_features + layer.out_features),
+                "normal": 1e-4,
+            }[init]
+            nn.init.normal_(layer.weight, std=math.sqrt(variance), generator=generator)
+            nn.init.zeros_(layer.bias)
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of weights and biases that training changes."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def summary(model: PerceptronStack) -> str:
+    """A table of layers, output shapes and parameters, as printed before training."""
+    a = model.architecture
+    rows = [("image", f"(B, {a.channels}, {a.size_px}, {a.size_px})", 0)]
+    for number, layer in enumerate(model.hidden, start=1):
+        name = f"hidden {number}: {_layer_words(a, number - 1)}"
+        rows.append((name, f"(B, {a.hidden[number - 1]})", parameter_count(layer)))
+    rows.append(("output: linear", "(B,)", parameter_count(model.output)))
+    lines = [f"  {name:<50} {shape:>15} {count:>11,}" for name, shape, count in rows]
+    head = f"  {'layer':<50} {'output':>15} {'parameters':>11}"
+    return "\n".join([head, *lines, f"  {'total':<66} {parameter_count(model):>11,}"])
+
+
+def _layer_words(a: Architecture, index: int) -> str:
+    words = ["linear"]
+    if a.norm != "none":
+        words.append(f"{a.norm} norm")
+    words.append(a.activation)
+    if a.dropout[index] > 0:
+        words.append(f"dropout {a.dropout[index]:g}")
+    widths = (a.channels * a.size_px**2, *a.hidden)
+    if a.residual and widths[index] == widths[index + 1]:
+        words.append("residual")
+    return ", ".join(words)

@@ -1,0 +1,21 @@
+"""The figures of a run: each function takes plain arrays and gives the bytes of a PNG file.
+
+The arguments are those of the function that is named on the right, and documented there.
+All may be called from any thread; a test reaches the matplotlib figure through `__wrapped__`.
+"""
+
+from xray_classifier.report.canvas import as_png
+from xray_classifier.report.film_sheet import sheet_figure
+from xray_classifier.report.loss_figure import loss_figure
+from xray_classifier.report.outcome_figures import matrix_figure, regression_figure
+from xray_classifier.report.probability_figures import calibration_figure, histogram_figure
+from xray_classifier.report.ranking_figures import pr_figure, roc_figure
+
+loss_curves = as_png(loss_figure)
+roc_curve_figure = as_png(roc_figure)
+precision_recall_figure = as_png(pr_figure)
+reliability_figure = as_png(calibration_figure)
+confusion_figure = as_png(matrix_figure)
+score_histogram_figure = as_png(histogram_figure)
+scatter_figure = as_png(regression_figure)
+film_sheet = as_png(sheet_figure)

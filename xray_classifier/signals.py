@@ -1,0 +1,45 @@
+"""Ctrl-C and SIGTERM as a request to finish the step, save and leave."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+
+@dataclass
+class StopRequest:
+    """Which signal asked to stop; None while none did."""
+
+    signal_name: str | None = None
+
+
+@contextmanager
+def stop_on_signals(notice: Callable[[str], None]) -> Iterator[StopRequest]:
+    """Turn SIGINT and SIGTERM into a flag that the training loop reads after each step.
+
+    A second Ctrl-C leaves at once, as without this. Outside the main thread, where Python allows no
+    handlers, the flag just never rises.
+
+    Args:
+        notice: Told in one sentence what happens now.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if request.signal_name is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        request.signal_name = signal.Signals(number).name
+        notice(f"{request.signal_name}: finishing this step and saving; again to leave at once")
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,110 @@
+"""What a person reads while the program works: lines, and a bar where there is a terminal."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+HEARTBEAT_S = 30.0
+
+
+class Terminal:
+    """Says lines on a stream and keeps them for the run's log.
+
+    Args:
+        stream: Where lines go; None is standard output. With `--json` it is standard error.
+        quiet: Say nothing on the stream; the log still gets every line.
+    """
+
+    def __init__(self, stream: TextIO | None = None, quiet: bool = False) -> None:
+        self.stream = sys.stdout if stream is None else stream
+        self.quiet = quiet
+        self._kept: list[str] = []
+        self.log: Path | None = None
+
+    @property
+    def interactive(self) -> bool:
+        """True where a bar can move: a terminal that is not told to be quiet."""
+        return not self.quiet and self.stream.isatty()
+
+    def say(self, text: str = "") -> None:
+        """Write one or more lines."""
+        if not self.quiet:
+            try:
+                self.stream.write(_encodable(text, self.stream) + "\n")
+                self.stream.flush()
+            except BrokenPipeError:  # the reader left, as in `| head`; the work goes on
+                self.quiet = True
+                self.stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+        self.keep(text)
+
+    def warn(self, text: str) -> None:
+        """Write a line that a person should not miss."""
+        self.say(f"warning: {text}")
+
+    def log_to(self, path: Path) -> None:
+        """Append every line said, so far and from now on, to a file."""
+        self.log = path
+        kept, self._kept = self._kept, []
+        for text in kept:
+            self.keep(text)
+
+    def keep(self, text: str) -> None:
+        """Write lines to the log alone, or keep them until there is one."""
+        if self.log is None:
+            self._kept.append(text)
+            return
+        with self.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text + "\n")
+
+    @contextmanager
+    def bar(self, label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        """A bar that is gone when the block ends; in a log, a line each 30 s instead.
+
+        Yields:
+            A function that takes the number of units done so far.
+        """
+        if not self.interactive:
+            yield self._heartbeat(label, total, unit)
+            return
+        from tqdm import tqdm
+
+        with tqdm(
+            total=total, desc=label, unit=unit, leave=False, file=self.stream, dynamic_ncols=True
+        ) as bar:
+
+            def advance(done: int) -> None:
+                bar.update(done - bar.n)
+
+            yield advance
+
+    def _heartbeat(self, label: str, total: int, unit: str) -> Callable[[int], None]:
+        last_s = time.monotonic()
+
+        def beat(done: int) -> None:
+            nonlocal last_s
+            if time.monotonic() - last_s >= HEARTBEAT_S:
+                last_s = time.monotonic()
+                self.say(f"{label}: {done:,} of {total:,} {unit}")
+
+        return beat
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def seconds_in_words(seconds: float) -> str:
+    """A duration as a person would say it: 4.1s, 52s, 3m20s, 2h05m."""
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
