@@ -73,6 +73,7 @@ FLOORS = {
         "curves",
         "devices",
         "distributed",
+        "doctor_text",
         "estimates",
         "files",
         "history",

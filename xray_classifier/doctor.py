@@ -1,6 +1,6 @@
 """What is installed, what works, and what to type where it does not: `xray-classifier doctor`.
 
-Imports nothing but the standard library at the top, so it can speak when everything else is broken.
+Imports no other library at the top, so it can speak when everything else is broken.
 """
 
 import importlib
@@ -10,12 +10,13 @@ import os
 import platform
 import shutil
 import tempfile
-import textwrap
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from xray_classifier.doctor_text import render
 
 Importer = Callable[[str], ModuleType]
 
@@ -43,11 +44,8 @@ MODULES = {
 EXTRAS = {"parquet": "pyarrow"}
 """The optional extras, each with the library that it adds."""
 
-CODECS = {"libjpeg_turbo": "JPEG (libjpeg-turbo)", "webp": "WebP", "libtiff": "TIFF"}
-"""Pillow's names of its codecs, and how a person calls them."""
-
-WIDTH = 80
-"""Columns of the report; lines to paste are never broken."""
+CODECS = ("libjpeg_turbo", "webp", "libtiff")
+"""Pillow's names of the codecs that a reader of a bug report asks for."""
 
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
@@ -260,80 +258,3 @@ def _cache_problems(cache: dict[str, Any]) -> list[dict[str, str]]:
             "or in each run with data.cache=DIR",
         }
     ]
-
-
-def render(diagnosis: dict[str, Any]) -> str:
-    """The report as text for a terminal, problems last.
-
-    Args:
-        diagnosis: What `diagnose` returned.
-
-    Returns:
-        Lines without a final newline.
-    """
-    blocks = [
-        [
-            f"xray_classifier {diagnosis['package']}, Python {diagnosis['python']}, "
-            f"{diagnosis['cpu_count']} CPUs",
-            diagnosis["platform"],
-        ],
-        ["Libraries", *(_library_line(*item) for item in diagnosis["libraries"].items())],
-        ["Devices", *_device_lines(diagnosis["torch"])],
-        ["Images", *_codec_lines(diagnosis["pillow"])],
-        ["Extras", *(_extra_line(*item) for item in diagnosis["extras"].items())],
-        ["Cache", _cache_line(diagnosis["cache"])],
-    ]
-    if diagnosis["notes"]:
-        blocks.append(["Notes", *(f"  {note}" for note in diagnosis["notes"])])
-    blocks.append(_problem_lines(diagnosis["problems"]))
-    return "\n\n".join("\n".join(block) for block in blocks)
-
-
-def _library_line(name: str, library: dict[str, str | None]) -> str:
-    state = library["version"] or "missing"
-    return f"  {name:<14} {state}{'  (cannot be imported)' if library['error'] else ''}"
-
-
-def _device_lines(hardware: dict[str, Any] | None) -> list[str]:
-    if hardware is None:
-        return ["  unknown: PyTorch cannot be imported"]
-    build = f"CUDA {hardware['cuda_build']}" if hardware["cuda_build"] else "CPU only"
-    return [
-        *(f"  {device}" for device in hardware["devices"]),
-        f"  {hardware['threads']} threads, build of PyTorch: {build}",
-    ]
-
-
-def _codec_lines(codecs: dict[str, bool] | None) -> list[str]:
-    if codecs is None:
-        return ["  unknown: Pillow cannot be imported"]
-    return [f"  {CODECS[codec]:<20} {'yes' if there else 'no'}" for codec, there in codecs.items()]
-
-
-def _extra_line(name: str, extra: dict[str, Any]) -> str:
-    return f"  {name:<14} {'installed' if extra['installed'] else 'missing: ' + extra['install']}"
-
-
-def _cache_line(cache: dict[str, Any]) -> str:
-    if cache["folder"] is None:
-        return "  unknown"
-    if not cache["writable"]:
-        return f"  {cache['folder']} (cannot be written)"
-    return f"  {cache['folder']} ({cache['free_bytes'] / 1e9:.1f} GB free)"
-
-
-def _problem_lines(problems: list[dict[str, str]]) -> list[str]:
-    if not problems:
-        return ["All is well."]
-    lines = ["Problems"]
-    for number, problem in enumerate(problems, start=1):
-        lines += textwrap.wrap(
-            f"{number}. {problem['what']}",
-            width=WIDTH,
-            initial_indent="  ",
-            subsequent_indent="     ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        lines += [f"     {line}" for line in ("What to do:", *problem["fix"].splitlines())]
-    return lines

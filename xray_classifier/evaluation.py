@@ -13,9 +13,10 @@ from xray_classifier.data.loading import Radiographs, run_decode, run_loading, r
 from xray_classifier.errors import CheckpointError, DataError, UsageError
 from xray_classifier.files import make_folder, printable
 from xray_classifier.history import History, Monitor
-from xray_classifier.judgement import judge, write_judgement
+from xray_classifier.judgement import judge
+from xray_classifier.judgement_files import write_judgement
+from xray_classifier.run_curves import draw_curves
 from xray_classifier.terminal import Terminal
-from xray_classifier.training import draw_curves
 
 MAY_OVERRIDE = ("data.labels", "data.columns", "data.patient", "data.cache", "data.workers")
 SPLIT_NAMES = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}

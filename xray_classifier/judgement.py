@@ -1,31 +1,19 @@
 """One split judged: numbers with intervals, tables, pictures and plain words, and their files."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xray_classifier.classifier import CLASS_NAMES, Classifier, Scores
+from xray_classifier.classifier import Classifier, Scores
 from xray_classifier.confusion import Confusion, confusion
-from xray_classifier.curves import precision_recall_curve, reliability_curve, roc_curve
 from xray_classifier.data.loading import Radiographs
 from xray_classifier.errors import DataError
 from xray_classifier.estimates import Estimate, classification_metrics, regression_metrics
-from xray_classifier.files import csv_text, printable, write_bytes, write_json, write_text
-from xray_classifier.intervals import wilson_interval
-from xray_classifier.report import figures as draw
-from xray_classifier.report.page import (
-    MetricRow,
-    ReportContent,
-    ReportFigure,
-    ReportTable,
-    render_report,
-)
 
 CLASSIFY_COLUMNS = ("path", "label", "patient", "split", "logit", "p_raw", "p_sick", "decision")
 REGRESS_COLUMNS = ("path", "label", "patient", "split", "prediction")
@@ -166,11 +154,11 @@ def _classification_words(j: Judgement) -> list[str]:
     chosen = _policy_words(j.policy)
     n_healthy, n_sick = c.tn + c.fp, c.tp + c.fn
     words = [
-        f"{_where(j)}: {len(j.rows):,} images, {n_healthy:,} healthy and {n_sick:,} sick",
-        f"AUROC {_with_interval(e['auroc'])}: the chance that a random sick image scores above a "
+        f"{images_judged(j)}: {len(j.rows):,} images, {n_healthy:,} healthy and {n_sick:,} sick",
+        f"AUROC {with_interval(e['auroc'])}: the chance that a random sick image scores above a "
         "random healthy one",
-        f"calibration: Brier score {_with_interval(e['brier'])}, "
-        f"expected calibration error {_with_interval(e['ece'])}",
+        f"calibration: Brier score {with_interval(e['brier'])}, "
+        f"expected calibration error {with_interval(e['ece'])}",
         f"at threshold {j.threshold:.3g}, {chosen}: {_percent(e['sensitivity'])} sensitivity and "
         f"{_percent(e['specificity'])} specificity: {c.fn:,} sick images missed of {n_sick:,}, "
         f"{c.fp:,} false alarms among {n_healthy:,} healthy",
@@ -199,12 +187,18 @@ def _policy_words(policy: str) -> str:
 def _regression_words(j: Judgement) -> list[str]:
     e = j.estimates
     return [
-        f"{_where(j)}: {len(j.rows):,} images",
-        f"mean absolute error {_with_interval(e['mae'])}, R2 {_with_interval(e['r2'])}",
+        f"{images_judged(j)}: {len(j.rows):,} images",
+        f"mean absolute error {with_interval(e['mae'])}, R2 {with_interval(e['r2'])}",
     ]
 
 
-def _with_interval(estimate: Estimate) -> str:
+def images_judged(judgement: Judgement) -> str:
+    """Which images were judged, as one would say it."""
+    return "all images" if judgement.split == "all" else f"the {judgement.split} split"
+
+
+def with_interval(estimate: Estimate) -> str:
+    """A value and its interval, as `0.940 (0.910 to 0.960)`; an undefined one says so."""
     if math.isnan(estimate.value):
         return "undefined"
     if math.isnan(estimate.ci_low):
@@ -216,221 +210,3 @@ def _percent(estimate: Estimate) -> str:
     if math.isnan(estimate.value):
         return "undefined"
     return f"{estimate.value:.0%} ({100 * estimate.ci_low:.0f}-{100 * estimate.ci_high:.0f})"
-
-
-def prediction_table(judgement: Judgement, radiographs: Radiographs) -> str:
-    """predictions.csv: every image of the split once, in manifest order; unreadable ones empty."""
-    m, s = radiographs.manifest, judgement.scores
-    place = {int(row): index for index, row in enumerate(judgement.rows)}
-    lines = []
-    for row in sorted([*place, *judgement.unscored]):
-        classify = judgement.task == "classify"
-        label = CLASS_NAMES[int(m.targets[row])] if classify else float(m.targets[row])
-        split = m.splits[row] or judgement.split
-        head = (m.ids[row], label, m.patients[row] if m.patients_known else "", split)
-        i = place.get(row)
-        if i is None:
-            lines.append((*head, *([None] * (4 if classify else 1))))
-        elif classify:
-            answer = (float(s.logits[i]), float(s.p_raw[i]), float(s.p_sick[i]))
-            lines.append((*head, *answer, CLASS_NAMES[int(s.sick[i])]))
-        else:
-            lines.append((*head, float(s.logits[i])))
-    columns = CLASSIFY_COLUMNS if judgement.task == "classify" else REGRESS_COLUMNS
-    return csv_text(columns, lines)
-
-
-def judgement_figures(judgement: Judgement, curves: bytes | None) -> dict[str, ReportFigure]:
-    """The pictures by file name, each with the words and numbers that go with it.
-
-    Args:
-        judgement: What to draw.
-        curves: PNG of the run's loss curves; None where the run is not at hand.
-    """
-    pictures: dict[str, ReportFigure] = {}
-    if curves is not None:
-        pictures["loss_curves.png"] = ReportFigure(
-            "Loss curves", curves, "Training and validation loss against training iterations."
-        )
-    if judgement.task == "regress":
-        pictures["scatter.png"] = _scatter_figure(judgement)
-        return pictures
-    return pictures | {
-        "roc.png": _roc_figure(judgement),
-        "precision_recall.png": _precision_recall_figure(judgement),
-        "reliability.png": _reliability_figure(judgement),
-        "confusion.png": _confusion_figure(judgement),
-        "scores.png": _score_figure(judgement),
-    }
-
-
-def _scatter_figure(j: Judgement) -> ReportFigure:
-    e = j.estimates
-    png = draw.scatter_figure(
-        j.targets,
-        j.scores.logits,
-        mse=e["mse"].value,
-        mae=e["mae"].value,
-        r2=e["r2"].value,
-        split=j.split,
-    )
-    return ReportFigure(
-        "Predicted against true",
-        png,
-        f"Scatter of {len(j.rows)} predictions, R2 {e['r2'].value:.3f}.",
-    )
-
-
-def _roc_figure(j: Judgement) -> ReportFigure:
-    curve, c, e = roc_curve(j.targets.astype(int), j.scores.logits), j.counts, j.estimates["auroc"]
-    png = draw.roc_curve_figure(
-        curve.false_positive_rate,
-        curve.sensitivity,
-        auroc=e.value,
-        ci=(e.ci_low, e.ci_high),
-        n_sick=c.tp + c.fn,
-        n_healthy=c.tn + c.fp,
-        operating_point=_point(1 - c.specificity, c.sensitivity),
-        threshold=j.threshold,
-        split=j.split,
-    )
-    alt = f"ROC curve with AUROC {_with_interval(e)}; the operating point is marked."
-    return ReportFigure("ROC curve", png, alt)
-
-
-def _precision_recall_figure(j: Judgement) -> ReportFigure:
-    curve = precision_recall_curve(j.targets.astype(int), j.scores.logits)
-    c, e = j.counts, j.estimates["average_precision"]
-    png = draw.precision_recall_figure(
-        curve.recall,
-        curve.precision,
-        average_precision=e.value,
-        ci=(e.ci_low, e.ci_high),
-        n_sick=c.tp + c.fn,
-        n_healthy=c.tn + c.fp,
-        operating_point=_point(c.sensitivity, c.ppv),
-        threshold=j.threshold,
-        split=j.split,
-    )
-    alt = f"Precision-recall curve, average precision {_with_interval(e)}."
-    return ReportFigure("Precision-recall curve", png, alt)
-
-
-def _point(x: float, y: float) -> tuple[float, float] | None:
-    return None if math.isnan(x) or math.isnan(y) else (x, y)
-
-
-def _reliability_figure(j: Judgement) -> ReportFigure:
-    curve = reliability_curve(j.targets.astype(int), j.scores.p_sick, RELIABILITY_BINS)
-    sick = np.nan_to_num(curve.observed_fraction * curve.counts)
-    intervals = np.array(
-        [wilson_interval(float(k), float(n)) for k, n in zip(sick, curve.counts, strict=True)]
-    )
-    e = j.estimates
-    png = draw.reliability_figure(
-        curve.mean_predicted,
-        curve.observed_fraction,
-        curve.counts,
-        ece=e["ece"].value,
-        brier=e["brier"].value,
-        low=intervals[:, 0],
-        high=intervals[:, 1],
-        edges=np.linspace(0, 1, RELIABILITY_BINS + 1),
-        split=j.split,
-    )
-    alt = f"Observed share of sick against predicted probability, ECE {_with_interval(e['ece'])}."
-    return ReportFigure("Reliability", png, alt)
-
-
-def _confusion_figure(j: Judgement) -> ReportFigure:
-    c = j.counts
-    png = draw.confusion_figure(c.tp, c.fp, c.tn, c.fn, threshold=j.threshold, split=j.split)
-    alt = (
-        f"{c.tp} sick called sick, {c.fn} sick missed, {c.tn} healthy called healthy, "
-        f"{c.fp} false alarms."
-    )
-    rows = (("healthy", str(c.tn), str(c.fp)), ("sick", str(c.fn), str(c.tp)))
-    return ReportFigure(
-        "Confusion matrix", png, alt, ("truth", "called healthy", "called sick"), rows
-    )
-
-
-def _score_figure(j: Judgement) -> ReportFigure:
-    sick = j.targets == 1
-    p = j.scores.p_sick
-    png = draw.score_histogram_figure(p[~sick], p[sick], j.threshold, split=j.split)
-    return ReportFigure(
-        "Probabilities by truth", png, "Histograms of p_sick for healthy and for sick images."
-    )
-
-
-def write_judgement(
-    folder: Path,
-    judgement: Judgement,
-    classifier: Classifier,
-    radiographs: Radiographs,
-    predictions_name: str = "predictions.csv",
-    curves: bytes | None = None,
-) -> list[Path]:
-    """Write metrics.json, the predictions, the figures and report.html into an existing folder.
-
-    Returns:
-        The files written.
-    """
-    write_json(folder / "metrics.json", judgement.metrics_json())
-    write_text(folder / predictions_name, prediction_table(judgement, radiographs))
-    pictures = judgement_figures(judgement, curves)
-    for name, picture in pictures.items():
-        if picture.png is not curves or not (folder / "curves.png").exists():
-            write_bytes(folder / name, picture.png)
-    page = render_report(report_content(judgement, classifier, tuple(pictures.values())))
-    write_text(folder / "report.html", page)
-    return [folder / n for n in ("metrics.json", predictions_name, *pictures, "report.html")]
-
-
-def report_content(
-    judgement: Judgement, classifier: Classifier, pictures: Sequence[ReportFigure]
-) -> ReportContent:
-    """What the report page shows about one judged split."""
-    content = classifier.content
-    metrics = tuple(
-        MetricRow(name, e.value, e.ci_low, e.ci_high, e.n, e.method)
-        for name, e in judgement.estimates.items()
-    )
-    splits = tuple(
-        (name, *(str("" if count[key] is None else count[key]) for key in SPLIT_KEYS))
-        for name, count in content.get("splits", {}).items()
-    )
-    words = [line for line in judgement.in_words() if not line.startswith("warning: ")]
-    return ReportContent(
-        title=f"Report on {_where(judgement)} by {printable(_model_name(classifier))}",
-        verdict=tuple(words),
-        metrics=metrics,
-        figures=tuple(pictures),
-        tables=(
-            ReportTable("Images this model was trained with", ("split", *SPLIT_KEYS), splits),
-            ReportTable("Model", ("key", "value"), _pairs(content["architecture"])),
-            ReportTable("Image preparation", ("key", "value"), _pairs(content["image"])),
-        ),
-        details=(("Environment of the training", "\n".join(_lines(content["environment"]))),),
-        warnings=judgement.warnings,
-    )
-
-
-SPLIT_KEYS = ("images", "patients", "healthy", "sick")
-
-
-def _where(j: Judgement) -> str:
-    return "all images" if j.split == "all" else f"the {j.split} split"
-
-
-def _model_name(classifier: Classifier) -> str:
-    return classifier.path.absolute().parent.parent.name
-
-
-def _pairs(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple((key, printable(value)) for key, value in values.items())
-
-
-def _lines(values: Mapping[str, Any]) -> list[str]:
-    return [f"{key}: {printable(value)}" for key, value in values.items()]

@@ -1,17 +1,31 @@
 """The whole state of a training run, to disk and back, so that a stopped run goes on exactly."""
 
+import json
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from xray_classifier.callbacks import Saved
-from xray_classifier.checkpoint import Checkpoint
-from xray_classifier.errors import CheckpointError
+from xray_classifier.checkpoint import Checkpoint, find_checkpoint
+from xray_classifier.config_file import LoadedConfig, load_config
+from xray_classifier.errors import CheckpointError, UsageError
 from xray_classifier.files import printable
 from xray_classifier.trainer import Trainer
 
+MAY_CHANGE = (
+    "train.epochs",
+    "train.early_stopping",
+    "train.device",
+    "train.threads",
+    "train.checkpoint_every",
+    "data.workers",
+    "data.cache",
+    "data.path",
+)
 COUNTERS = ("epoch", "batch", "step", "loss_sum", "images_seen")
 
 
@@ -80,3 +94,34 @@ def _optimizer_state(trainer: Trainer, checkpoint: Checkpoint) -> dict[str, Any]
             _, index, key = name.split(".", 2)
             state.setdefault(int(index), {})[key] = tensor
     return {"state": state, "param_groups": trainer.optimizer.state_dict()["param_groups"]}
+
+
+def load_for_resume(run_dir: Path, overrides: list[str]) -> LoadedConfig:
+    """The config of a run to go on with; only keys that leave the past untouched may change.
+
+    Raises:
+        UsageError: Another key is overridden, or there is no state to resume.
+    """
+    find_checkpoint(run_dir, "last")
+    for override in overrides:
+        key = override.split("=", 1)[0]
+        if not any(key == allowed or key.startswith(allowed + ".") for allowed in MAY_CHANGE):
+            raise UsageError(
+                f"{key} cannot change when a run is resumed; these can: {', '.join(MAY_CHANGE)}. "
+                "Start a new run for anything else"
+            )
+    return load_config(run_dir / "config.yaml", overrides)
+
+
+def newest_unfinished(parent: Path, name: str) -> Path | None:
+    """The newest run of this name that was stopped before its end and can be resumed."""
+    pattern = re.compile(rf"\d{{8}}-\d{{6}}_{re.escape(name)}(-\d+)?")
+    candidates = [p for p in parent.glob(f"*_{name}*") if pattern.fullmatch(p.name)]
+    for run in sorted(candidates, reverse=True):
+        try:
+            status = json.loads((run / "summary.json").read_bytes())["status"]
+        except (OSError, ValueError, KeyError):
+            continue
+        if status != "finished" and (run / "checkpoints" / "last.safetensors").is_file():
+            return run
+    return None

@@ -128,7 +128,7 @@ def _short_digest(content: bytes) -> str:
 
 
 def _digest_file(path: Path) -> tuple[str, int, int]:
-    """Digest of a file's bytes with the size and time it had; a digest of its name if unreadable."""
+    """Digest of a file's bytes, its size and time; a digest of its name if it is unreadable."""
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())

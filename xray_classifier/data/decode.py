@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["REASONS", "Film", "decode_file", "film_from_array", "prepare", "read_film"]
 
-FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
 """Tried in this order. Others that Pillow knows are left out: EPS, for one, runs Ghostscript."""
 
 DRAFT_FACTOR = 4

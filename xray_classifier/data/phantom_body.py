@@ -110,7 +110,7 @@ def sample_pose(rng: np.random.Generator) -> Pose:
         shift_x=float(0.5 * normal[2]),
         shift_z=float(0.6 * normal[3]),
         breath=float(0.7 * normal[4]),
-        lung_density=float(0.26 * np.exp(0.2 * normal[5])),
+        lung_density=float(0.26 * np.exp(0.25 * normal[5])),
     )
 
 

@@ -15,7 +15,7 @@ from xray_classifier.data.phantom_projection import FilmGrid, Floats, add_chord,
 Kind = Literal["consolidation", "haze", "effusion", "nodules"]
 
 KINDS: tuple[Kind, ...] = ("consolidation", "haze", "effusion", "nodules")
-KIND_SHARES = (0.38, 0.22, 0.20, 0.20)
+KIND_SHARES = (0.36, 0.30, 0.20, 0.14)
 """Share of each kind among sick patients."""
 MASK_LEVEL = 0.3
 """A pixel belongs to a lesion where it adds this share of the lesion's peak."""
@@ -64,7 +64,7 @@ def sample_disease(rng: np.random.Generator) -> Disease:
         side=int(uniform[1] < 0.5),
         place=(float(0.12 + 0.76 * uniform[2]), float(0.2 + 0.6 * uniform[3])),
         size=float(uniform[4]),
-        severity=float(0.16 + 0.6 * uniform[5] ** 1.3),
+        severity=float(0.25 + 0.65 * uniform[5]),
         grain_seed=int(uniform[6] * 2**31),
     )
 
@@ -97,7 +97,7 @@ def _consolidation(
     """One patch of filled air spaces, ragged at its edge."""
     lung = lungs[disease.side]
     x, z = place_in_lung(lung, grid, *disease.place)
-    radius = 1.6 + 3.4 * disease.size
+    radius = 1.8 + 3.2 * disease.size
     normal, uniform = rng.standard_normal((2, 30)), rng.random(30)
     spread = np.where(np.arange(30) < 6, 0.55, 0.9) * radius
     width = np.where(np.arange(30) < 6, 0.75 * radius, 0.4 + 0.5 * uniform)
@@ -114,7 +114,7 @@ def _haze(
     places = [place_in_lung(lung, grid, *rng.random(2)) for _ in range(28)]
     x, z = np.array(places).T
     fill = _bells(grid, x, z, 0.7 + 1.4 * rng.random(28), np.full(28, 0.5 + 0.3 * disease.size))
-    return 0.55 * disease.severity * lung * (1.0 - np.exp(-fill))
+    return 0.8 * disease.severity * lung * (1.0 - np.exp(-fill))
 
 
 def _effusion(
@@ -127,7 +127,7 @@ def _effusion(
     left, right = grid.x[0, columns[0]], grid.x[0, columns[-1]]
     across = np.clip((grid.x - left) / (right - left), 0.0, 1.0)
     outward = across if disease.side == 1 else 1.0 - across
-    height = 2.2 + 5.5 * disease.size * (0.4 + disease.severity)
+    height = 2.5 + 7.0 * disease.size * (0.4 + disease.severity)
     level = grid.z[rows[-1], 0] - height * (0.35 + 0.75 * outward**2)
     wet = 1.0 / (1.0 + np.exp(np.clip((level - grid.z) / 0.45, -30.0, 30.0)))
     return min(0.9, 0.35 + disease.severity) * lung * wet

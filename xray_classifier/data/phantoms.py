@@ -158,7 +158,7 @@ def _expose(optical_depth: Floats, rng: np.random.Generator) -> NDArray[np.uint1
     reach = high - low
     counts = detect(quanta, rng, electronic_sd=4.0)
     return develop(
-        counts, low + 0.05 * reach * black, high + 0.05 * reach * white, 0.1 + 0.4 * bend
+        counts, low + 0.07 * reach * black, high + 0.07 * reach * white, 0.1 + 0.4 * bend
     )
 
 

@@ -1,0 +1,439 @@
+"""DICOM: the order of the transforms, each formula, what is refused, and that nothing leaks."""
+
+import io
+import logging
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+from pydicom.sequence import Sequence
+from pydicom.uid import (
+    MPEG2MPML,
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+    generate_uid,
+)
+
+from xray_classifier.data.decode import decode_file, film_from_array, prepare, read_film
+from xray_classifier.data.dicom import looks_like_dicom, read_dicom
+from xray_classifier.errors import DecodeError
+
+REAL = (Path(__file__).resolve().parents[1] / ".." / "shared" / "data" / "dicom").resolve()
+GREY = (np.arange(20 * 16).reshape(20, 16) * 4095 // 319).astype(np.uint16)
+"""A 12-bit ramp from 0 to 4095."""
+
+
+def dicom(pixels: NDArray[Any] = GREY, bits: int = 12, **elements: Any) -> FileDataset:
+    """A single-frame MONOCHROME2 film; `elements` replace or add what they name."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
+    dataset.SOPClassUID = meta.MediaStorageSOPClassUID
+    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.BitsAllocated = 8 * pixels.dtype.itemsize
+    dataset.BitsStored, dataset.HighBit = bits, bits - 1
+    dataset.PixelRepresentation = int(np.issubdtype(pixels.dtype, np.signedinteger))
+    dataset.PixelData = pixels.tobytes()
+    dataset["PixelData"].VR = "OW"
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+def written(path: Path, dataset: FileDataset) -> Path:
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def lut(entries: list[int], first: int, bits: int) -> Sequence:
+    item = Dataset()
+    item.LUTDescriptor = [len(entries), first, bits]
+    item["LUTDescriptor"].VR = "SS" if first < 0 else "US"
+    item.LUTData = entries
+    item["LUTData"].VR = "US"
+    return Sequence([item])
+
+
+def shown(path: Path) -> NDArray[Any]:
+    """Grey as a fraction of white."""
+    film = read_film(path)
+    return np.asarray(film.pixels / film.full_scale)
+
+
+def refusal(path: Path) -> DecodeError:
+    with pytest.raises(DecodeError) as caught:
+        read_film(path)
+    return caught.value
+
+
+# ---- what a film looks like ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_the_scale_comes_from_bits_stored(tmp_path: Path, bits: int) -> None:
+    grey = (GREY.astype(int) >> 3).astype(np.uint16)  # up to 511: needs none of these depths
+    film = read_film(written(tmp_path / "film.dcm", dicom(grey, bits)))
+    np.testing.assert_array_equal(film.pixels, grey)
+    assert film.full_scale == 2**bits - 1
+    assert film.mask is None
+
+
+def test_monochrome1_is_turned_once_and_last(tmp_path: Path) -> None:
+    plain = written(tmp_path / "2.dcm", dicom())
+    negative = dicom(4095 - GREY, PhotometricInterpretation="MONOCHROME1")
+    np.testing.assert_array_equal(shown(written(tmp_path / "1.dcm", negative)), shown(plain))
+    negative.PresentationLUTShape = "INVERSE"  # says the same again
+    np.testing.assert_array_equal(shown(written(tmp_path / "i1.dcm", negative)), shown(plain))
+    inverse = dicom(4095 - GREY, PresentationLUTShape="INVERSE")
+    np.testing.assert_array_equal(shown(written(tmp_path / "i2.dcm", inverse)), shown(plain))
+    identity = dicom(PresentationLUTShape="IDENTITY")
+    np.testing.assert_array_equal(shown(written(tmp_path / "id.dcm", identity)), shown(plain))
+
+
+@pytest.mark.parametrize("intensity", ["equalize", "zscore", "minmax", "dataset"])
+def test_a_film_is_the_same_as_dicom_png_and_array(tmp_path: Path, intensity: str) -> None:
+    Image.fromarray(GREY).save(tmp_path / "film.png")
+    deep = GREY.astype(np.uint16) * 16
+    paths = [
+        tmp_path / "film.png",
+        written(tmp_path / "a.dcm", dicom()),
+        written(tmp_path / "b", dicom(4095 - GREY, PhotometricInterpretation="MONOCHROME1")),
+        written(tmp_path / "c.dcm", dicom(WindowCenter=2048, WindowWidth=4096)),
+        written(tmp_path / "d.dcm", dicom(GREY.astype(np.int16) - 2048)),
+        written(tmp_path / "e.dcm", dicom(deep, 16, WindowCenter=32760.5, WindowWidth=65521)),
+    ]
+    expected = prepare(film_from_array(GREY), 8, "center", intensity)
+    for path in paths:
+        found = decode_file(path, 8, "center", intensity)
+        assert np.abs(found.astype(int) - expected).max() <= 1, path.name
+
+
+def test_eight_bits(tmp_path: Path) -> None:
+    grey = (GREY >> 4).astype(np.uint8)
+    film = read_film(written(tmp_path / "film.dcm", dicom(grey, 8)))
+    np.testing.assert_array_equal(film.pixels, grey)
+    assert film.full_scale == 255
+
+
+@pytest.mark.parametrize(
+    "syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless]
+)
+def test_lossless_transfer_syntaxes_keep_every_value(tmp_path: Path, syntax: UID) -> None:
+    dataset = dicom()
+    if syntax == RLELossless:
+        dataset.compress(RLELossless)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    if syntax == ExplicitVRBigEndian:
+        dataset.PixelData = GREY.astype(">u2").tobytes()
+        path = tmp_path / "film.dcm"
+        pydicom.dcmwrite(path, dataset, little_endian=False, implicit_vr=False)
+    else:
+        path = written(tmp_path / "film.dcm", dataset)
+    np.testing.assert_array_equal(read_film(path).pixels, GREY)
+
+
+# ---- the transforms --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(0.5, -100), (-2.0, 4000.0), (1, -1024)])
+def test_rescale_alone_keeps_the_whole_range(
+    tmp_path: Path, slope: float, intercept: float
+) -> None:
+    path = written(tmp_path / "f.dcm", dicom(RescaleSlope=slope, RescaleIntercept=intercept))
+    expected = GREY / 4095 if slope > 0 else 1 - GREY / 4095
+    np.testing.assert_allclose(shown(path), expected, atol=1e-6)
+
+
+def test_the_window_applies_to_rescaled_values(tmp_path: Path) -> None:
+    elements: dict[str, Any] = {
+        "RescaleSlope": 2,
+        "RescaleIntercept": -1000,
+        "WindowCenter": 1000.5,
+    }
+    path = written(tmp_path / "f.dcm", dicom(**elements, WindowWidth=2001))
+    expected = np.clip((GREY * 2.0 - 1000 - 1000) / 2000 + 0.5, 0, 1)
+    np.testing.assert_allclose(shown(path), expected, atol=1e-6)
+
+
+def test_window_by_the_pseudo_code_of_the_standard(tmp_path: Path) -> None:
+    """PS3.3 C.11.2.1.2.1, written out pixel by pixel."""
+    path = written(tmp_path / "f.dcm", dicom(WindowCenter=100, WindowWidth=3))
+    expected = np.zeros(GREY.shape)
+    for place, x in np.ndenumerate(GREY):
+        if x <= 100 - 0.5 - (3 - 1) / 2:
+            expected[place] = 0
+        elif x > 100 - 0.5 + (3 - 1) / 2:
+            expected[place] = 1
+        else:
+            expected[place] = (x - (100 - 0.5)) / (3 - 1) + 0.5
+    np.testing.assert_allclose(shown(path), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("function", ["LINEAR_EXACT", "SIGMOID"])
+def test_voi_lut_functions(tmp_path: Path, function: str) -> None:
+    elements: dict[str, Any] = {"WindowCenter": 2000, "WindowWidth": 1000}
+    elements |= {"VOILUTFunction": function}
+    x = (GREY - 2000.0) / 1000
+    expected = np.clip(x + 0.5, 0, 1) if function == "LINEAR_EXACT" else 1 / (1 + np.exp(-4 * x))
+    path = written(tmp_path / "f.dcm", dicom(**elements))
+    np.testing.assert_allclose(shown(path), expected, atol=1e-6)
+
+
+def test_the_first_of_several_windows_counts(tmp_path: Path) -> None:
+    one = written(tmp_path / "1.dcm", dicom(WindowCenter=900, WindowWidth=700))
+    many = dicom(WindowCenter=[900, 2000], WindowWidth=[700, 100])
+    np.testing.assert_array_equal(shown(written(tmp_path / "2.dcm", many)), shown(one))
+
+
+def test_an_empty_window_is_no_window(tmp_path: Path) -> None:
+    empty = dicom(WindowCenter=None, WindowWidth=None)
+    np.testing.assert_array_equal(read_film(written(tmp_path / "f.dcm", empty)).pixels, GREY)
+
+
+def test_a_voi_lut_comes_before_the_window(tmp_path: Path) -> None:
+    table = [(index * index) >> 12 for index in range(4096)]
+    dataset = dicom(VOILUTSequence=lut(table, 0, 12), WindowCenter=10, WindowWidth=5)
+    film = read_film(written(tmp_path / "f.dcm", dataset))
+    np.testing.assert_array_equal(film.pixels, (GREY.astype(int) ** 2) >> 12)
+    assert film.full_scale == 4095
+
+
+def test_values_outside_a_lut_take_its_ends_and_never_wrap(tmp_path: Path) -> None:
+    """A table of 256 entries of 8 bits over 12-bit values; 4095 - 1000 wraps to 23 in 8 bits."""
+    table = list(range(255, -1, -1))
+    film = read_film(written(tmp_path / "f.dcm", dicom(VOILUTSequence=lut(table, 1000, 8))))
+    expected = 255 - np.clip(GREY.astype(int) - 1000, 0, 255)
+    np.testing.assert_array_equal(film.pixels, expected)
+    assert film.full_scale == 255
+
+
+def test_a_lut_may_start_below_zero(tmp_path: Path) -> None:
+    grey = GREY.astype(np.int16) - 2048
+    dataset = dicom(grey, VOILUTSequence=lut(list(range(4096)), -2048, 12))
+    np.testing.assert_array_equal(read_film(written(tmp_path / "f.dcm", dataset)).pixels, GREY)
+
+
+@pytest.mark.parametrize("packing", ["words", "bytes"])
+def test_a_modality_lut_feeds_the_window(tmp_path: Path, packing: str) -> None:
+    table = [index // 16 for index in range(4096)]
+    sequence = lut(table, 0, 8)
+    del sequence[0].LUTData
+    content = np.array(table, "<u2" if packing == "words" else "u1").tobytes()
+    sequence[0].add_new("LUTData", "OW", content)
+    dataset = dicom(ModalityLUTSequence=sequence, WindowCenter=100, WindowWidth=101)
+    expected = np.clip((GREY // 16 - 99.5) / 100 + 0.5, 0, 1)
+    np.testing.assert_allclose(shown(written(tmp_path / "f.dcm", dataset)), expected, atol=1e-6)
+
+
+def test_pixel_padding_is_left_out(tmp_path: Path) -> None:
+    grey = GREY.copy()
+    grey[:5] = 0
+    path = written(tmp_path / "f.dcm", dicom(grey, PixelPaddingValue=0))
+    mask = read_film(path).mask
+    assert mask is not None
+    np.testing.assert_array_equal(mask, grey != 0)
+    ranged = dicom(PixelPaddingValue=500, PixelPaddingRangeLimit=100)
+    mask = read_film(written(tmp_path / "r.dcm", ranged)).mask
+    np.testing.assert_array_equal(mask, (GREY < 100) | (GREY > 500))
+    nowhere = read_film(written(tmp_path / "n.dcm", dicom(PixelPaddingValue=4094)))
+    assert (4094 in GREY) == (nowhere.mask is not None)
+
+
+# ---- detection and refusals ------------------------------------------------------------------
+
+
+def test_detection_is_by_content(tmp_path: Path) -> None:
+    path = written(tmp_path / "IM0001", dicom())
+    assert looks_like_dicom(path)
+    Image.fromarray(GREY).save(tmp_path / "wrong.dcm", "PNG")
+    assert not looks_like_dicom(tmp_path / "wrong.dcm")
+    np.testing.assert_array_equal(read_film(path).pixels, GREY)
+    np.testing.assert_array_equal(read_film(tmp_path / "wrong.dcm").pixels, GREY)
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"NumberOfFrames": 2, "PixelData": GREY.tobytes() * 2}, "multi_image"),
+        ({"Rows": 60000, "Columns": 60000}, "too_large"),
+        ({"Rows": 0}, "unreadable"),
+        ({"Rows": 200}, "unreadable"),
+        ({"PixelData": GREY.tobytes()[:-8]}, "unreadable"),
+        ({"PhotometricInterpretation": "RGB"}, "unsupported_dicom"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "unsupported_dicom"),
+        ({"BitsAllocated": 32}, "unsupported_dicom"),
+        ({"BitsStored": 17}, "unsupported_dicom"),
+        ({"WindowCenter": 100, "WindowWidth": 1}, "unsupported_dicom"),
+        ({"WindowCenter": 100, "WindowWidth": -5}, "unsupported_dicom"),
+        (
+            {"WindowCenter": 100, "WindowWidth": 5, "VOILUTFunction": "CUBIC"},
+            "unsupported_dicom",
+        ),
+        ({"RescaleSlope": 0, "RescaleIntercept": 0}, "unsupported_dicom"),
+        ({"VOILUTSequence": lut([0, 5000], 0, 12)}, "unsupported_dicom"),
+    ],
+)
+def test_refusals(tmp_path: Path, elements: dict[str, Any], reason: str) -> None:
+    assert refusal(written(tmp_path / "f.dcm", dicom(**elements))).reason == reason
+
+
+def test_a_dicom_without_pixels(tmp_path: Path) -> None:
+    dataset = dicom()
+    del dataset.PixelData
+    assert refusal(written(tmp_path / "f.dcm", dataset)).reason == "no_pixels"
+
+
+def test_unsupported_syntaxes_are_named_and_unknown_ones_not_repeated(tmp_path: Path) -> None:
+    video = dicom()
+    video.file_meta.TransferSyntaxUID = MPEG2MPML
+    video.PixelData = pydicom.encaps.encapsulate([GREY.tobytes()])
+    error = refusal(written(tmp_path / "video.dcm", video))
+    assert error.reason == "unsupported_dicom"
+    assert "MPEG2" in error.detail
+    content = written(tmp_path / "f.dcm", dicom()).read_bytes()
+    uid = ExplicitVRLittleEndian.encode()
+    assert content.count(uid) == 1
+    (tmp_path / "f.dcm").write_bytes(content.replace(uid, b"1.2.99999.4321.8765"))
+    error = refusal(tmp_path / "f.dcm")
+    assert error.reason == "unsupported_dicom"
+    assert "4321" not in error.detail
+
+
+def test_a_deflated_bomb_is_refused_before_it_is_inflated(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    dataset = dicom()
+    del dataset.PixelData
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.save_as(stream, enforce_file_format=True)
+    meta_bytes = struct.unpack_from("<I", stream.getvalue(), 140)[0]  # the first element of group 2
+    head = stream.getvalue()[: 144 + meta_bytes]
+    packer = zlib.compressobj(9, wbits=-15)
+    body = b"".join(packer.compress(bytes(2**20)) for _ in range(64)) + packer.flush()
+    (tmp_path / "bomb.dcm").write_bytes(head + body)
+    error = refusal(tmp_path / "bomb.dcm")
+    assert error.reason == "unsupported_dicom"
+    assert "Deflated" in error.detail
+
+
+def test_every_cut_gives_a_reason(tmp_path: Path) -> None:
+    dataset = dicom(VOILUTSequence=lut(list(range(4096)), 0, 12))
+    content = written(tmp_path / "whole.dcm", dataset).read_bytes()
+    path = tmp_path / "cut.dcm"
+    for length in range(132, len(content) - 1, 97):
+        path.write_bytes(content[:length])
+        assert refusal(path).reason in ("truncated", "unreadable", "no_pixels", "unsupported_dicom")
+
+
+def test_random_damage_gives_a_film_or_a_reason(tmp_path: Path) -> None:
+    dataset = dicom(WindowCenter=2000, WindowWidth=3000, PixelPaddingValue=7)
+    content = written(tmp_path / "whole.dcm", dataset).read_bytes()
+    random = np.random.default_rng(0)
+    path = tmp_path / "damaged.dcm"
+    reasons = set()
+    for _ in range(200):
+        damaged = bytearray(content)
+        for place in random.integers(132, len(content) - GREY.nbytes, 3):
+            damaged[place] = random.integers(256)
+        path.write_bytes(bytes(damaged))
+        try:
+            read_dicom(path)
+        except DecodeError as error:
+            reasons.add(error.reason)
+    assert {"unsupported_dicom", "unreadable"} <= reasons
+
+
+def test_sequences_nested_beyond_reason_are_an_error_of_the_file(tmp_path: Path) -> None:
+    head = written(tmp_path / "f.dcm", dicom()).read_bytes()
+    start = b"\x28\x00\x10\x30SQ\0\0\xff\xff\xff\xff"  # VOILUTSequence, undefined length
+    item = b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
+    pixels = head.index(b"\xe0\x7f\x10\x00")
+    (tmp_path / "f.dcm").write_bytes(head[:pixels] + (start + item) * 5000)
+    assert refusal(tmp_path / "f.dcm").reason in ("unreadable", "truncated")
+
+
+def test_nothing_of_the_patient_is_repeated(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Values that break their own rules make pydicom warn with the value in the text."""
+    canary = "CANARY4711"
+    dataset = dicom(WindowCenter=2000, WindowWidth=1000)
+    dataset.PatientName, dataset.PatientID = canary, canary
+    content = written(tmp_path / "f.dcm", dataset).read_bytes()
+    window = content.index(b"DS", content.index(b"\x28\x00\x50\x10"))
+    after = window + 4 + content[window + 2]
+    broken = content[: window + 2] + b"\x0a\x00" + canary.encode() + content[after:]
+    (tmp_path / "broken.dcm").write_bytes(broken)
+    caplog.set_level(logging.DEBUG)
+    read_film(tmp_path / "f.dcm")
+    error = refusal(tmp_path / "broken.dcm")
+    (tmp_path / "cut.dcm").write_bytes(content[:-300])
+    cut = refusal(tmp_path / "cut.dcm")
+    printed = "".join(capfd.readouterr())
+    assert canary not in printed + caplog.text + str(error) + str(cut)
+    assert error.__suppress_context__
+
+
+# ---- real films ------------------------------------------------------------------------------
+
+
+def real(name: str) -> Path:
+    if not (REAL / name).is_file():
+        pytest.skip("no DICOM radiographs in ../shared/data")
+    return REAL / name
+
+
+def test_one_film_in_five_lossless_encodings_is_one_film() -> None:
+    expected = read_film(real("RG3_UNC.dcm")).pixels
+    assert expected.shape == (1760, 1760)
+    for name in ("J2KR", "JLSL", "JPLL", "RLE"):
+        np.testing.assert_array_equal(read_film(real(f"RG3_{name}.dcm")).pixels, expected)
+
+
+def test_every_real_radiograph_decodes() -> None:
+    real("index.csv")
+    for path in sorted(REAL.glob("*.dcm")):
+        result = decode_file(path, 16, "pad", "equalize")
+        assert result.std() > 20, path.name
+
+
+def test_twelve_bit_jpeg_is_close_to_its_lossless_original() -> None:
+    lossy, original = read_film(real("RG2_JPLY.dcm")), read_film(real("RG2_JPLL.dcm"))
+    assert np.abs(lossy.pixels - original.pixels).mean() < 0.005
+
+
+@pytest.mark.parametrize("name", ["RG1_J2KI", "RG2_JPLL", "6154", "GH133"])
+def test_grey_equals_the_reference_transforms_of_pydicom(name: str) -> None:
+    dataset = pydicom.dcmread(real(f"{name}.dcm"))
+    stored = dataset.pixel_array
+    modality = apply_modality_lut(stored, dataset)
+    if "VOILUTSequence" in dataset:
+        modality = modality.astype(np.uint16)  # slope 1: whole numbers
+    grey = apply_voi_lut(modality, dataset).astype(np.float64)
+    ends = np.array([0, 2.0**dataset.BitsStored - 1])
+    if "VOILUTSequence" not in dataset:
+        ends = ends * float(dataset.get("RescaleSlope", 1)) + float(
+            dataset.get("RescaleIntercept", 0)
+        )
+    expected = (grey - ends[0]) / (ends[1] - ends[0])
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        expected = 1 - expected
+    film = read_film(real(f"{name}.dcm"))
+    np.testing.assert_allclose(film.pixels / film.full_scale, expected, atol=1e-5)

@@ -1,0 +1,241 @@
+"""What may be said on the command line, and reading it. Imports nothing heavy: `--help` is fast."""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from xray_classifier import __version__
+from xray_classifier.errors import UsageError
+
+ALIASES = {
+    "val": "evaluate",
+    "eval": "evaluate",
+    "test": "evaluate",
+    "infer": "predict",
+}
+OVERRIDE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*=", re.DOTALL)
+PLACE = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+
+Recipe = Callable[[argparse.Namespace, Any], int]
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are ours."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage and leaving."""
+        raise UsageError(f"{message}\nRun `{self.prog} --help` for what can be said.")
+
+
+def parse(words: Sequence[str], recipes: Mapping[str, Recipe]) -> argparse.Namespace:
+    """Read the command line; `a.b=c` may stand anywhere after the verb.
+
+    Args:
+        words: Words after the program's name.
+        recipes: What to call for each verb.
+
+    Returns:
+        The arguments, with `run` (what to call) and `overrides` (texts).
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    parser, verbs = build_parser(recipes)
+    words = list(words)
+    place = next((i for i, word in enumerate(words) if not word.startswith("-")), None)
+    if place is not None:
+        if words[place] in ALIASES:
+            print(f"{words[place]} means {ALIASES[words[place]]}", file=sys.stderr)
+        words[place] = ALIASES.get(words[place], words[place])
+    overrides: list[str] = []
+    if place is not None and words[place] in verbs:
+        rest, overrides = split_overrides(words[place + 1 :], verbs[words[place]])
+        words = [*words[: place + 1], *rest]
+    arguments = parser.parse_args(words)
+    if not hasattr(arguments, "run"):
+        parser.error("a verb is missing")
+    arguments.overrides = overrides
+    if overrides and not arguments.takes_overrides:
+        raise UsageError(f"{overrides[0]}: {arguments.verb} takes no overrides, and no such file")
+    return arguments
+
+
+def split_overrides(
+    words: Sequence[str], parser: argparse.ArgumentParser
+) -> tuple[list[str], list[str]]:
+    """Part overrides from everything else; the value of an option and a file are none."""
+    takes_value = {
+        option for a in parser._actions for option in a.option_strings if a.nargs is None
+    }  # fmt: skip
+    rest: list[str] = []
+    overrides: list[str] = []
+    for word in words:
+        is_value = bool(rest) and rest[-1] in takes_value
+        if OVERRIDE.match(word) and not is_value and not os.path.lexists(word):
+            overrides.append(word)
+        else:
+            rest.append(word)
+    return rest, overrides
+
+
+def build_parser(
+    recipes: Mapping[str, Recipe],
+) -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
+    """The parser and its sub-parsers by verb."""
+    parser = Parser(
+        prog="xray-classifier",
+        description="Train, judge and use perceptron stacks that tell sick from healthy X-rays.",
+        epilog=(
+            "examples:\n"
+            "  xray-classifier train -c demo\n"
+            "  xray-classifier evaluate runs/latest --split test\n"
+            "  xray-classifier predict runs/latest FOLDER -o predictions.csv\n\n"
+            "No medical device: for research and teaching only."
+        ),
+        **PLACE,  # type: ignore[arg-type]
+    )
+    parser.add_argument("--version", action="version", version=f"xray-classifier {__version__}")
+    found = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb")
+    verbs: dict[str, argparse.ArgumentParser] = {}
+    for add in (_add_train, _add_evaluate, _add_predict, _add_init, _add_config, _add_cache):
+        add(found, verbs)
+    _add_doctor(found, verbs)
+    for verb, recipe in recipes.items():
+        verbs[verb].set_defaults(run=recipe)
+    return parser, verbs
+
+
+def _verb(
+    found: Any, verbs: dict[str, argparse.ArgumentParser], name: str, words: str, examples: str,
+    takes_overrides: bool = False,
+) -> argparse.ArgumentParser:  # fmt: skip
+    parser: argparse.ArgumentParser = found.add_parser(
+        name, help=words, description=words, epilog=f"examples:\n{examples}", **PLACE
+    )
+    parser.set_defaults(takes_overrides=takes_overrides)
+    verbs[name] = parser
+    general = parser.add_argument_group("general")
+    general.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    general.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+    general.add_argument("-v", "--verbose", action="store_true", help="show tracebacks")
+    return parser
+
+
+def _hardware(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("hardware")
+    group.add_argument("--device", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    group.add_argument("-j", "--workers", type=int, help="decoding threads (default: one per core)")
+
+
+def _add_train(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
+    parser = _verb(
+        found, verbs, "train", "Train a perceptron stack from a YAML config.",
+        "  xray-classifier train -c demo\n"
+        "  xray-classifier train -c kermany data.path=chest_xray train.epochs=30\n"
+        "  xray-classifier train --resume runs/latest\n",
+        takes_overrides=True,
+    )  # fmt: skip
+    group = parser.add_argument_group("input and output")
+    group.add_argument("-c", "--config", help="YAML file, run folder, or shipped name such as demo")
+    group.add_argument("-o", "--out", type=Path, default=Path("runs"),
+                       help="folder of run folders (default: runs)")  # fmt: skip
+    group.add_argument("--name", help="name of the run (default: that of the config)")
+    group.add_argument("a.b=c", nargs="?", help="override any key, such as train.epochs=3")
+    control = parser.add_argument_group("run control")
+    control.add_argument("--resume", metavar="RUN|auto", help="go on with a stopped run")
+    control.add_argument("--dry-run", action="store_true", help="build everything, run one batch")
+    control.add_argument("--limit", type=int, metavar="N", help="use N images only")
+    control.add_argument("--seed", type=int, help="seed of weights, order and dropout (default: 0)")
+    _hardware(parser)
+
+
+def _add_evaluate(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
+    parser = _verb(
+        found, verbs, "evaluate", "Judge a saved model: metrics with intervals, figures, report.",
+        "  xray-classifier evaluate runs/latest --split test\n"
+        "  xray-classifier evaluate model.safetensors --data other_hospital/ -o judged\n"
+        "  xray-classifier evaluate runs/latest --threshold sens=0.95 --json\n",
+        takes_overrides=True,
+    )  # fmt: skip
+    group = parser.add_argument_group("input and output")
+    group.add_argument("checkpoint", type=Path, metavar="CHECKPOINT_OR_RUN")
+    group.add_argument("--data", type=Path, metavar="PATH",
+                       help="labelled folder, CSV or NPZ (default: those of the run)")  # fmt: skip
+    group.add_argument("--split", help="train, val or test (default: test, else val)")
+    group.add_argument("-o", "--out", type=Path, metavar="DIR",
+                       help="folder to write into (default: RUN/eval/<data>-<date>)")  # fmt: skip
+    _threshold(group)
+    _hardware(parser)
+
+
+def _add_predict(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
+    parser = _verb(
+        found, verbs, "predict", "Score files and folders: one row per file, in order.",
+        "  xray-classifier predict runs/latest FOLDER -o predictions.csv\n"
+        "  xray-classifier predict model.safetensors a.png b.dcm -o - --format jsonl\n"
+        "  xray-classifier predict runs/latest FOLDER -o night.csv --threshold sens=0.95\n",
+    )  # fmt: skip
+    group = parser.add_argument_group("input and output")
+    group.add_argument("checkpoint", type=Path, metavar="CHECKPOINT_OR_RUN")
+    group.add_argument("inputs", type=Path, nargs="+", metavar="INPUT")
+    group.add_argument("-o", "--out", type=Path, required=True, metavar="FILE",
+                       help="table to write; - is stdout")  # fmt: skip
+    group.add_argument("--format", choices=("csv", "jsonl", "parquet"),
+                       help="(default: by the ending of FILE, else csv)")  # fmt: skip
+    group.add_argument("--force", action="store_true", help="replace an existing FILE")
+    _threshold(group)
+    _hardware(parser)
+
+
+def _threshold(group: Any) -> None:
+    group.add_argument("--threshold", default="auto", metavar="T",
+                       help="auto (stored), 0.42, sens=0.95, spec=0.90 or youden")  # fmt: skip
+
+
+def _add_init(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
+    parser = _verb(
+        found, verbs, "init", "Look at a folder of X-rays and write a commented config for it.",
+        "  xray-classifier init my.yaml --data chest_xray\n"
+        "  xray-classifier init my.yaml --data films.csv --healthy 0 --sick 1\n"
+        "  xray-classifier init phantoms.yaml\n",
+    )  # fmt: skip
+    parser.add_argument("target", type=Path, metavar="YAML", help="config to write")
+    parser.add_argument("--data", type=Path, metavar="PATH", help="folder, CSV or NPZ to look at")
+    parser.add_argument("--healthy", action="append", default=[], metavar="NAME",
+                        help="class that means healthy; may be repeated")  # fmt: skip
+    parser.add_argument("--sick", action="append", default=[], metavar="NAME",
+                        help="class that means sick; may be repeated")  # fmt: skip
+    parser.add_argument("--force", action="store_true", help="replace an existing YAML")
+
+
+def _add_config(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
+    parser = _verb(
+        found, verbs, "config", "Explain, check or describe configs.",
+        "  xray-classifier config show train.optimizer\n"
+        "  xray-classifier config validate my.yaml train.epochs=3\n"
+        "  xray-classifier config schema > xray.schema.json\n",
+        takes_overrides=True,
+    )  # fmt: skip
+    parser.add_argument("action", choices=("show", "validate", "schema", "list"))
+    parser.add_argument("subject", nargs="?", help="section or key (show), config (validate)")
+
+
+def _add_cache(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
+    parser = _verb(
+        found, verbs, "cache", "List or clear the cache of decoded images.",
+        "  xray-classifier cache list\n  xray-classifier cache clear\n"
+        "  xray-classifier cache list --dir /scratch/cache\n",
+    )  # fmt: skip
+    parser.add_argument("action", choices=("list", "clear"))
+    parser.add_argument("--dir", type=Path, help="cache folder (default: the user's)")
+
+
+def _add_doctor(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
+    _verb(
+        found, verbs, "doctor", "Look at this installation: versions, devices, codecs, extras.",
+        "  xray-classifier doctor\n  xray-classifier doctor --json\n",
+    )  # fmt: skip

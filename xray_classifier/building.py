@@ -1,0 +1,150 @@
+"""From config and images to a trainer that is ready for its first step."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from xray_classifier.config import Config, TrainConfig
+from xray_classifier.data.dataset import (
+    Standardize,
+    load_split,
+    pixel_statistics,
+    steps_per_epoch,
+)
+from xray_classifier.data.loading import Radiographs
+from xray_classifier.devices import number_format, torch_device
+from xray_classifier.errors import DataError, UsageError
+from xray_classifier.history import COLUMNS, History, Monitor, Run, direction, plateau_drops
+from xray_classifier.losses import BinaryCrossEntropy, SquaredError, balanced_pos_weight
+from xray_classifier.model import Architecture, PerceptronStack
+from xray_classifier.optimizers import lr_factor, make_optimizer
+from xray_classifier.saving import run_content
+from xray_classifier.signals import StopRequest
+from xray_classifier.trainer import Trainer
+
+Numbers = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+
+def run_building(config: Config, radiographs: Radiographs) -> tuple[Trainer, dict[str, Any]]:
+    """Network, optimizer and data on the device, and what the checkpoint will say about them."""
+    train = config.train
+    if train.threads is not None:
+        torch.set_num_threads(train.threads)
+    device = torch_device(train.device)
+    rows = {name: radiographs.rows(name) for name in ("train", "val")}
+    _require_images(rows, config)
+    mean, std = pixel_statistics(radiographs.images, rows["train"])
+    targets, scale = training_targets(radiographs.manifest.targets, rows["train"], config.task)
+    splits = {
+        name: load_split(radiographs.images, targets, chosen, device)
+        for name, chosen in rows.items()
+        if len(chosen)
+    }
+    stack = config.model
+    architecture = Architecture.from_keys(
+        type=stack.type,
+        size_px=config.data.image.size,
+        hidden=stack.hidden,
+        activation=stack.activation,
+        dropout=stack.dropout,
+        norm=stack.norm,
+        residual=stack.residual,
+        init=stack.init,
+    )
+    model = PerceptronStack(architecture, config.seed).to(device)
+    n = len(rows["train"])
+    batch_size = n if train.batch_size == "full" else min(train.batch_size, n)
+    if stack.norm == "batch" and batch_size == 1:
+        raise UsageError("model.norm: batch needs train.batch_size of 2 or more")
+    precision = number_format(train.precision, device)
+    trainer = Trainer(
+        model=model,
+        standardize=Standardize(mean, std),
+        loss=run_loss(config, radiographs.manifest.targets[rows["train"]]),
+        optimizer=make_optimizer(model, **train.optimizer.model_dump()),
+        learning_rate=run_learning_rate(train),
+        train_images=splits["train"],
+        val_images=splits.get("val"),
+        task=config.task,
+        batch_size=batch_size,
+        seed=config.seed,
+        precision=precision,
+        grad_clip=train.grad_clip,
+        callbacks=(),
+        run=Run(History(COLUMNS[config.task]), train.epochs, steps_per_epoch(n, batch_size)),
+        request=StopRequest(),
+        scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
+    )
+    content = run_content(config, radiographs, architecture, (mean, std), scale, run_monitor(train))
+    return trainer, content
+
+
+def _require_images(rows: Mapping[str, Rows], config: Config) -> None:
+    if not len(rows["train"]):
+        raise DataError("no image is left to train on; see data.split, data.audit and data.limit")
+    monitor = run_monitor(config.train)
+    if monitor is not None and monitor.column.startswith("val") and not len(rows["val"]):
+        raise DataError(
+            f"train.early_stopping.monitor is {monitor.column}, but there is no validation split; "
+            "set data.split.val=0.15, or train.early_stopping.monitor=train_loss or null"
+        )
+
+
+def training_targets(
+    targets: Numbers, rows: Rows, task: str
+) -> tuple[Numbers, dict[str, float] | None]:
+    """Targets as training sees them: numbers are standardised by the training split's spread."""
+    if task == "classify":
+        return targets, None
+    mean, std = float(targets[rows].mean()), float(targets[rows].std()) or 1.0
+    return (targets - mean) / std, {"mean": mean, "std": std}
+
+
+def run_loss(config: Config, targets: Numbers) -> nn.Module:
+    """The loss of a run, given the training targets (n_train,)."""
+    if config.task == "regress":
+        return SquaredError()
+    weight = config.train.pos_weight
+    n_sick = int(targets.sum())
+    if n_sick in (0, len(targets)):
+        raise DataError(
+            f"the training split holds {len(targets) - n_sick} healthy and {n_sick} sick images; "
+            "both classes are needed"
+        )
+    if weight == "auto":
+        weight = balanced_pos_weight(len(targets) - n_sick, n_sick)
+    return BinaryCrossEntropy(weight or 1.0, config.train.label_smoothing)
+
+
+def run_learning_rate(train: TrainConfig) -> Callable[[Run], float]:
+    """The learning rate as a function of where a run stands."""
+    schedule = train.schedule
+
+    def rate(run: Run) -> float:
+        validation = run.history.column("val_loss") if schedule.name == "plateau" else ()
+        return train.optimizer.lr * lr_factor(
+            schedule.name,
+            run.step,
+            steps_per_epoch=run.steps_per_epoch,
+            epochs=run.epochs,
+            warmup_epochs=schedule.warmup_epochs,
+            final_fraction=schedule.final_fraction,
+            factor=schedule.factor,
+            drops=plateau_drops(validation, schedule.patience),
+        )
+
+    return rate
+
+
+def run_monitor(train: TrainConfig) -> Monitor | None:
+    """What decides which epoch is best; None: the last one is."""
+    stopping = train.early_stopping
+    if stopping is None or stopping.monitor is None:
+        return None
+    goal = direction(stopping.monitor, stopping.mode)
+    return Monitor(stopping.monitor, goal, stopping.min_delta, stopping.start_from_epoch)

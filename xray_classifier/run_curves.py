@@ -1,0 +1,35 @@
+"""The loss curves of a run, from its history."""
+
+from pathlib import Path
+
+import numpy as np
+
+from xray_classifier.callbacks import read_test_curve
+from xray_classifier.history import History, Monitor, Run
+from xray_classifier.report.figures import loss_curves
+
+
+def draw_curves(
+    history: History, monitor: Monitor | None, test_path: Path | None, run: Run | None = None
+) -> bytes:
+    """The loss curves as PNG bytes; with the test loss where its file is given and exists."""
+    best = None if monitor is None else monitor.best(history)
+    steps = history.column("step")
+    validation = history.column("val_loss")
+    test_loss = None
+    if test_path is not None and test_path.is_file():
+        known = {epoch: loss for epoch, _, loss in read_test_curve(test_path)}
+        test_loss = [known.get(int(epoch), np.nan) for epoch in history.column("epoch")]
+    classify = "val_auroc" in history.columns
+    has_validation = bool(np.isfinite(validation).any())
+    return loss_curves(
+        steps,
+        history.column("train_loss"),
+        validation if has_validation else None,
+        test_loss,
+        best_step=None if best is None else int(steps[best]),
+        stop_step=None if run is None or run.stop_reason is None else int(steps[-1]),
+        stop_reason=None if run is None else run.stop_reason,
+        loss_name="BCE loss" if classify else "MSE loss",
+        val_auroc=history.column("val_auroc") if classify and has_validation else None,
+    )

@@ -1,0 +1,98 @@
+"""What a best checkpoint holds besides its weights: all that evaluate and predict need."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xray_classifier.calibration import Calibration, CalibrationMethod, fit_calibration
+from xray_classifier.callbacks import Saved
+from xray_classifier.classifier import CLASS_NAMES
+from xray_classifier.config import Config
+from xray_classifier.data.loading import Radiographs
+from xray_classifier.data.splits import split_summary
+from xray_classifier.history import Monitor
+from xray_classifier.model import Architecture
+from xray_classifier.operating_points import operating_curve, parse_threshold, solve
+from xray_classifier.run_folder import environment
+from xray_classifier.trainer import Trainer
+
+NO_VALIDATION_THRESHOLD = 0.5
+
+
+def run_content(
+    config: Config,
+    radiographs: Radiographs,
+    architecture: Architecture,
+    pixels: tuple[float, float],
+    target: dict[str, float] | None,
+    monitor: Monitor | None,
+) -> dict[str, Any]:
+    """What a best checkpoint says apart from what changes from epoch to epoch."""
+    data = config.data.model_dump(mode="json")
+    manifest = radiographs.manifest
+    counts = split_summary(manifest.splits, manifest.targets, manifest.patients, config.task)
+    return {
+        "kind": "best",
+        "task": config.task,
+        "classes": list(CLASS_NAMES),
+        "positive_class": "sick",
+        "labels": data["labels"],
+        "columns": data["columns"],
+        "patient": data["patient"],
+        "image": data["image"],
+        "pixels": {"mean": pixels[0], "std": pixels[1]},
+        "target": target,
+        "architecture": architecture.to_dict(),
+        "data": data,
+        "fingerprint": radiographs.fingerprint(),
+        "splits": {name: asdict(count) for name, count in counts.items() if name},
+        "seed": config.seed,
+        "monitor": None if monitor is None else asdict(monitor),
+    }
+
+
+def run_best(config: Config, trainer: Trainer, content: Mapping[str, Any]) -> Saved:
+    """The weights of this moment with the calibration and threshold that belong to them."""
+    operating: dict[str, Any] = {
+        "calibration": Calibration("off", 1.0, 0.0).to_dict(),
+        "threshold": {"value": NO_VALIDATION_THRESHOLD, "policy": "fixed", "chosen_on": None},
+    }
+    run = trainer.run
+    if trainer.val_images is not None and config.task == "classify":
+        labels = trainer.val_images.targets.cpu().numpy().astype(int)
+        logits = run.val_outputs if run.val_outputs is not None else np.zeros(len(labels))
+        operating = _operating_point(
+            labels, logits, config.evaluate.calibration, config.evaluate.threshold
+        )
+    environment_now = environment(str(trainer.train_images.device), torch.get_num_threads())
+    environment_now.pop("command")
+    return trainer.model.state_dict(), {
+        **content,
+        **operating,
+        "epoch": run.epoch,
+        "step": run.step,
+        "environment": environment_now,
+    }
+
+
+def _operating_point(
+    labels: NDArray[np.int64],
+    logits: NDArray[np.float64],
+    method: CalibrationMethod,
+    threshold: float | str,
+) -> dict[str, Any]:
+    calibration, note = fit_calibration(labels, logits, method)
+    probabilities = calibration.apply(logits)
+    policy = parse_threshold(threshold)
+    curve = operating_curve(labels, probabilities)
+    value = policy.target if policy.kind == "fixed" else solve(curve, policy)
+    return {
+        "calibration": calibration.to_dict(),
+        "calibration_note": note,
+        "operating_curve": curve.to_dict(),
+        "threshold": {"value": value, "policy": str(policy), "chosen_on": "val"},
+    }
