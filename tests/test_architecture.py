@@ -21,7 +21,19 @@ FLOORS = {
     8: ["__init__", "__main__"],
     7: ["cli", "api"],
     6: ["training", "evaluation", "prediction", "doctor", "starting"],
-    5: ["inference", "callbacks", "classifier", "judgement", "resume", "trainer"],
+    5: [
+        "building",
+        "callbacks",
+        "classifier",
+        "inference",
+        "judgement",
+        "judgement_files",
+        "records",
+        "resume",
+        "run_curves",
+        "saving",
+        "trainer",
+    ],
     4: ["data.dataset", "data.loading"],
     3: [
         "data.cache",
@@ -62,6 +74,7 @@ FLOORS = {
         "checkpoint",
     ],
     1: [
+        "arguments",
         "bootstrap",
         "calibration",
         "config",
@@ -98,7 +111,7 @@ FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in mod
 CONSTANTS_FOR_ALL = {"__version__"}
 """Names of the package itself that any floor may read."""
 
-MAY_PRINT = {"cli", "terminal", "callbacks", "doctor"}
+MAY_PRINT = {"arguments", "cli", "terminal", "callbacks", "doctor"}
 
 MAY_CATCH_EVERYTHING = {"cli", "data.boundary"}
 """The command line ends in one message; any failure of a third-party decoder is a reason code."""

@@ -55,6 +55,14 @@ def test_weighted_outcomes_are_those_of_repeated_images(split, tenths):
         assert counts == [one.tp, one.fp, one.tn, one.fn]
 
 
+def test_equal_targets_leave_r2_undefined_also_where_their_mean_is_rounded():
+    targets, predictions = np.array([0.1, 0.1, 0.1, 0.7]), np.array([0.2, 0.3, 0.1, 0.5])
+    weights = np.array([[1.0, 1, 1, 0], [3, 0, 0, 0], [1, 1, 1, 1]])
+    found = weighted.weighted_r2(targets, predictions, weights)
+    assert np.isnan(found[:2]).all()
+    assert found[2] == pytest.approx(metrics.r2(targets, predictions))
+
+
 @pytest.mark.parametrize(("plain", "many"), PAIRS)
 def test_no_images_leave_every_resample_undefined(plain, many):
     assert np.isnan(many(np.zeros(0, int), np.zeros(0), np.zeros((2, 0)))).all()

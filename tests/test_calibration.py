@@ -79,6 +79,19 @@ def test_no_step_from_the_fit_lowers_the_loss(method, seed, scale, shift):
             assert abs(residual.sum()) < 1e-5
 
 
+def test_newton_steps_that_overshoot_are_cut_back():
+    # Three far outliers among logits near zero: plain Newton steps run off to a slope of 1e14.
+    logits = np.repeat([0.0034, -0.0003, 1.0, 0.0034], [48, 1308, 3, 16])
+    labels = np.repeat([1, 0, 1, 0], [48, 1308, 3, 16])
+    targets = smoothed_targets(labels == 1)
+    fit = fit_calibration(labels, logits, "platt")
+    assert fit.reason is None
+    line = (fit.calibration.slope, fit.calibration.intercept)
+    start = [100.0, -1.0]
+    best = minimize(cross_entropy, start, (logits, targets), method="Nelder-Mead", tol=1e-12)
+    assert cross_entropy(line, logits, targets) == pytest.approx(best.fun, rel=1e-9)
+
+
 def test_a_known_miscalibration_is_undone():
     labels, logits = overconfident(0, n=20_000, factor=3.0, shift=1.0)
     found = fit_calibration(labels, logits, "platt").calibration

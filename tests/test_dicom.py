@@ -3,6 +3,7 @@
 import io
 import logging
 import struct
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -373,22 +374,26 @@ def test_nothing_of_the_patient_is_repeated(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Values that break their own rules make pydicom warn with the value in the text."""
-    canary = "CANARY4711"
-    dataset = dicom(WindowCenter=2000, WindowWidth=1000)
+    canary = "Canary4711"
+    dataset = dicom(WindowCenter=2000, WindowWidth=1000, VOILUTFunction=canary.upper())
     dataset.PatientName, dataset.PatientID = canary, canary
     content = written(tmp_path / "f.dcm", dataset).read_bytes()
+    # A transfer syntax and a window that are no numbers, an odd code, a file that ends too early.
+    syntax = content.replace(ExplicitVRLittleEndian.encode(), b"1.2.840.Canary4711\0")
+    (tmp_path / "syntax.dcm").write_bytes(syntax)
+    (tmp_path / "code.dcm").write_bytes(content.replace(canary.upper().encode(), canary.encode()))
     window = content.index(b"DS", content.index(b"\x28\x00\x50\x10"))
     after = window + 4 + content[window + 2]
     broken = content[: window + 2] + b"\x0a\x00" + canary.encode() + content[after:]
-    (tmp_path / "broken.dcm").write_bytes(broken)
-    caplog.set_level(logging.DEBUG)
-    read_film(tmp_path / "f.dcm")
-    error = refusal(tmp_path / "broken.dcm")
+    (tmp_path / "window.dcm").write_bytes(broken)
     (tmp_path / "cut.dcm").write_bytes(content[:-300])
-    cut = refusal(tmp_path / "cut.dcm")
-    printed = "".join(capfd.readouterr())
-    assert canary not in printed + caplog.text + str(error) + str(cut)
-    assert error.__suppress_context__
+    caplog.set_level(logging.DEBUG)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        errors = [refusal(tmp_path / f"{name}.dcm") for name in ("syntax", "code", "window", "cut")]
+    told = "".join([*capfd.readouterr(), caplog.text, *map(str, errors), *map(str, warned)])
+    assert canary.lower() not in told.lower()
+    assert [error.__cause__ for error in errors] == [None] * 4
 
 
 # ---- real films ------------------------------------------------------------------------------

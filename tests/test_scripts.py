@@ -15,7 +15,11 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-SHELL_SCRIPTS = ["scripts/environment", "scripts/demo", "scripts/test", "scripts/check", ".ci/run"]
+SHELL_SCRIPTS = sorted(
+    str(path.relative_to(CHECKOUT))
+    for path in [CHECKOUT / ".ci" / "run", *(CHECKOUT / "scripts").iterdir()]
+    if path.is_file() and not path.suffix
+)
 TOOLS = ["awk", "bash", "cat", "df", "dirname", "env", "find", "mkdir", "mv", "readlink", "rm"]
 TOOLS += ["sed", "sort", "sleep"]
 
@@ -273,6 +277,25 @@ def test_an_active_environment_is_used_and_never_cleared(sandbox: Sandbox, tmp_p
     assert not (sandbox.root / ".venv").exists()
     sandbox.run("scripts/test", VIRTUAL_ENV=str(mine))
     assert sandbox.modules_called() == ["pytest"]
+
+
+def test_an_update_cut_short_in_an_active_environment_is_not_forgotten(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    mine = tmp_path / "my environment"
+    sandbox.write_shim(mine / "bin" / "python")
+    (mine / "bin" / "has_pip").touch()
+    sandbox.run("scripts/test", VIRTUAL_ENV=str(mine))
+    requirements = sandbox.root / "pyproject.toml"
+    before = requirements.read_text(encoding="utf-8")
+    requirements.write_text(before + "# changed\n", encoding="utf-8")
+    sandbox.on_call("pip", "kill -9 $PPID")
+    sandbox.run("scripts/test", VIRTUAL_ENV=str(mine))
+    (sandbox.fake / "pip").unlink()
+    requirements.write_text(before, encoding="utf-8")
+    sandbox.take_calls()
+    sandbox.run("scripts/test", VIRTUAL_ENV=str(mine))
+    assert sandbox.modules_called() == ["pip", "pytest"]
 
 
 def test_an_active_environment_that_is_gone_is_named(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """What may be said on the command line, and reading it. Imports nothing heavy: `--help` is fast."""
 
 import argparse
+import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -55,9 +56,14 @@ def parse(words: Sequence[str], recipes: Mapping[str, Recipe]) -> argparse.Names
     if place is not None and words[place] in verbs:
         rest, overrides = split_overrides(words[place + 1 :], verbs[words[place]])
         words = [*words[: place + 1], *rest]
-    arguments = parser.parse_args(words)
+    elif place is not None:
+        parser.error(f"no verb {words[place]!r}{_meant(words[place], verbs)}")
+    arguments, unknown = parser.parse_known_args(words)
     if not hasattr(arguments, "run"):
         parser.error("a verb is missing")
+    unknown = unknown or [word for word in (getattr(arguments, "a.b=c", None),) if word]
+    if unknown:
+        verbs[arguments.verb].error(_unknown(unknown[0], verbs[arguments.verb]))
     arguments.overrides = overrides
     if overrides and not arguments.takes_overrides:
         raise UsageError(f"{overrides[0]}: {arguments.verb} takes no overrides, and no such file")
@@ -71,15 +77,35 @@ def split_overrides(
     takes_value = {
         option for a in parser._actions for option in a.option_strings if a.nargs is None
     }  # fmt: skip
+    takes_files = any(a.type is Path and not a.option_strings for a in parser._actions)
     rest: list[str] = []
     overrides: list[str] = []
     for word in words:
         is_value = bool(rest) and rest[-1] in takes_value
-        if OVERRIDE.match(word) and not is_value and not os.path.lexists(word):
+        is_file = takes_files and os.path.lexists(word)
+        if OVERRIDE.match(word) and not is_value and not is_file:
             overrides.append(word)
         else:
             rest.append(word)
     return rest, overrides
+
+
+def _unknown(word: str, parser: argparse.ArgumentParser) -> str:
+    """What is wrong with a word that no flag or place takes, and what was perhaps meant."""
+    if not word.startswith("--"):
+        return f"{word!r} is not understood; an override looks like train.epochs=3"
+    flag = word.split("=")[0]
+    from xray_classifier.config_keys import all_keys
+
+    keys = [key.dotted for key in all_keys() if key.path[-1] == flag[2:].replace("-", "_")]
+    if keys and parser.get_default("takes_overrides"):
+        return f"no flag {flag!r}; a key is set without dashes, as {keys[0]}=VALUE"
+    return f"no flag {flag!r}{_meant(flag, [o for a in parser._actions for o in a.option_strings])}"
+
+
+def _meant(wrong: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(wrong[:100], list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
 
 
 def build_parser(

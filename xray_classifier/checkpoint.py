@@ -9,6 +9,7 @@ Source: the safetensors format: 8 bytes little-endian header length, JSON header
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,30 +172,27 @@ def find_checkpoint(path: Path, kind: str = "best") -> Path:
         kind: best (evaluate, predict) or last (resume).
 
     Raises:
-        UsageError: Nothing there; the message lists model files nearby.
+        UsageError: Nothing there, or no file; the message lists model files nearby.
     """
-    if path.is_dir():
-        for candidate in (
-            path / "checkpoints" / f"{kind}.safetensors",
-            path / f"{kind}.safetensors",
-        ):
-            if candidate.is_file():
-                return candidate
-    elif path.exists():
-        return path
-    nearby = _checkpoints_near(path)
+    # os.path says False where pathlib raises, as for a name that is too long
+    is_folder = os.path.isdir(path)  # noqa: PTH112
+    candidates = [path / "checkpoints" / f"{kind}.safetensors", path / f"{kind}.safetensors"]
+    for candidate in candidates if is_folder else [path]:
+        if os.path.isfile(candidate):  # noqa: PTH113
+            return candidate
+    nearby = _checkpoints_near(path, kind)
     hint = f"; model files nearby: {', '.join(nearby)}" if nearby else ""
-    what = "holds no checkpoints/best.safetensors" if path.is_dir() else "does not exist"
-    if kind != "best":
-        what = what.replace("best", kind)
+    what = "is no file" if os.path.lexists(path) else "does not exist"
+    what = f"holds no checkpoints/{kind}.safetensors" if is_folder else what
     raise UsageError(f"{printable(path)} {what}{hint}")
 
 
-def _checkpoints_near(path: Path) -> list[str]:
+def _checkpoints_near(path: Path, kind: str) -> list[str]:
     folder = path
-    while not folder.is_dir() and folder != folder.parent:
+    while not os.path.isdir(folder) and folder != folder.parent:  # noqa: PTH112
         folder = folder.parent
-    patterns = (f"{'*/' * depth}best.safetensors" for depth in range(4))
-    found = [f for pattern in patterns for f in folder.glob(pattern)]
+    patterns = (f"{'*/' * depth}{kind}.safetensors" for depth in range(4))
+    folders = (folder, folder.absolute().parent)
+    found = {f for pattern in patterns for place in folders for f in place.glob(pattern)}
     newest = sorted(found, key=lambda f: f.stat().st_mtime, reverse=True)[:5]
     return [printable(f) for f in newest]

@@ -60,6 +60,17 @@ def describe(section: str | None) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def markdown_reference() -> str:
+    """Every key with its default and docstring as a Markdown table, for the README."""
+    lines = ["| key | default | meaning |", "|---|---|---|"]
+    for key in all_keys():
+        name = f"**`{key.dotted}`**" if key.section is not None else f"`{key.dotted}`"
+        default = "" if key.section is not None else f"`{yaml_value(key.default)}`"
+        meaning = key.doc.replace("|", "\\|")
+        lines.append(f"| {name} | {default} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a config file, for editors that complete and check YAML."""
     return {

@@ -1,5 +1,6 @@
 """`evaluate`: a saved model judged on the run's own held-out images or on others."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +11,7 @@ from xray_classifier.classifier import Classifier, load_classifier, run_of
 from xray_classifier.config import DataConfig
 from xray_classifier.config_file import data_section
 from xray_classifier.data.loading import Radiographs, run_decode, run_loading, run_manifest
-from xray_classifier.errors import CheckpointError, DataError, UsageError
+from xray_classifier.errors import DataError, UsageError
 from xray_classifier.files import make_folder, printable
 from xray_classifier.history import History, Monitor
 from xray_classifier.judgement import judge
@@ -172,8 +173,11 @@ def _run_curves(classifier: Classifier, with_test: bool) -> bytes | None:
         return None
     try:
         history = History.from_csv((run / "history.csv").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{printable(run / 'history.csv')} cannot be read") from error
+        reason = json.loads((run / "summary.json").read_bytes())["stop_reason"]
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"the records of {printable(run)} cannot be read") from error
+    if not history.rows:
+        return None
     stored = classifier.content.get("monitor")
     monitor = None if stored is None else Monitor(**stored)
-    return draw_curves(history, monitor, run / "history_test.csv" if with_test else None)
+    return draw_curves(history, monitor, run / "history_test.csv" if with_test else None, reason)

@@ -132,7 +132,7 @@ def _point(x: float, y: float) -> tuple[float, float] | None:
 
 def _reliability_figure(j: Judgement) -> ReportFigure:
     curve = reliability_curve(j.targets.astype(int), j.scores.p_sick, RELIABILITY_BINS)
-    sick = np.nan_to_num(curve.observed_fraction * curve.counts)
+    sick = np.rint(np.nan_to_num(curve.observed_fraction * curve.counts))
     intervals = np.array(
         [wilson_interval(float(k), float(n)) for k, n in zip(sick, curve.counts, strict=True)]
     )

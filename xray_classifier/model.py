@@ -9,6 +9,7 @@ its loss; the stack is trained by backpropagation, Rumelhart et al. 1986, doi:10
 """
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -31,6 +32,7 @@ NORMS: dict[str, type[nn.Module]] = {
     "layer": nn.LayerNorm,
     "batch": nn.BatchNorm1d,
 }
+SUMMARY_COLUMNS = 80
 
 
 @dataclass(frozen=True)
@@ -172,9 +174,21 @@ def summary(model: PerceptronStack) -> str:
         name = f"hidden {number}: {_layer_words(a, number - 1)}"
         rows.append((name, f"(B, {a.hidden[number - 1]})", parameter_count(layer)))
     rows.append(("output: linear", "(B,)", parameter_count(model.output)))
-    lines = [f"  {name:<50} {shape:>15} {count:>11,}" for name, shape, count in rows]
-    head = f"  {'layer':<50} {'output':>15} {'parameters':>11}"
-    return "\n".join([head, *lines, f"  {'total':<66} {parameter_count(model):>11,}"])
+    total = f"{parameter_count(model):,}"
+    shape_width = max(15, *(len(shape) for _, shape, _ in rows))
+    name_width = SUMMARY_COLUMNS - shape_width - max(11, len(total)) - 4
+    lines = [_summary_line("layer", "output", "parameters", name_width, shape_width)]
+    lines += [_summary_line(name, s, f"{n:,}", name_width, shape_width) for name, s, n in rows]
+    lines.append(_summary_line("total", "", total, name_width, shape_width))
+    return "\n".join(lines)
+
+
+def _summary_line(name: str, shape: str, count: str, name_width: int, shape_width: int) -> str:
+    """One row; a name that is too long goes on in the next line."""
+    first, *rest = textwrap.wrap(name, name_width, subsequent_indent="    ")
+    count_width = SUMMARY_COLUMNS - name_width - shape_width - 4
+    head = f"  {first:<{name_width}} {shape:>{shape_width}} {count:>{count_width}}"
+    return "\n".join([head, *(f"  {line}" for line in rest)])
 
 
 def _layer_words(a: Architecture, index: int) -> str:

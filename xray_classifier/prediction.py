@@ -15,7 +15,7 @@ from xray_classifier.data.tree import list_tree
 from xray_classifier.errors import DataError, OutputError, UsageError
 from xray_classifier.files import atomic_file, csv_row, printable, to_json
 from xray_classifier.inference import INFERENCE_ROWS
-from xray_classifier.terminal import Terminal
+from xray_classifier.terminal import Terminal, encodable
 
 FORMATS = ("csv", "jsonl", "parquet")
 STDOUT = Path("-")
@@ -133,12 +133,15 @@ def _check_output(out: Path, kind: str, force: bool) -> None:
         if kind == "parquet":
             raise UsageError("parquet cannot go to standard output; name a file with -o")
         return
-    if out.is_dir():
-        raise OutputError(f"{printable(out)} is a folder; name a file with -o")
-    if out.exists() and not force:
+    # os.path says False where pathlib raises, as for a name that is too long
+    exists = os.path.lexists(out)
+    if exists and not os.path.isfile(out):  # noqa: PTH113
+        raise OutputError(f"{printable(out)} is a folder or device; name a file with -o")
+    if exists and not force:
         raise OutputError(f"{printable(out)} exists; name another file or add --force")
-    if not out.absolute().parent.is_dir():
-        raise OutputError(f"the folder {printable(out.absolute().parent)} does not exist; make it")
+    parent = out.absolute().parent
+    if not os.path.isdir(parent):  # noqa: PTH112
+        raise OutputError(f"the folder {printable(parent)} does not exist; make it")
     if kind == "parquet":
         try:
             import pyarrow  # noqa: F401
@@ -159,7 +162,7 @@ def write_rows(out: Path, kind: str, columns: Sequence[str], rows: Iterable[Row]
     """
     if out == STDOUT:
         for line in _lines(kind, columns, rows):
-            sys.stdout.write(line)
+            sys.stdout.write(encodable(line, sys.stdout))
         sys.stdout.flush()
         return
     with atomic_file(out) as file:

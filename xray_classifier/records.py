@@ -1,6 +1,8 @@
 """What a run folder says in tables: its images, its splits, its end."""
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from xray_classifier.data.loading import Radiographs
 from xray_classifier.data.splits import split_summary
@@ -28,6 +30,22 @@ def manifest_table(radiographs: Radiographs) -> str:
     labels = m.classes if any(m.classes) else m.targets.tolist()
     columns = [m.ids, labels, m.patients, m.splits, radiographs.reasons, *m.columns.values()]
     return csv_text(header, zip(*columns, strict=True))
+
+
+def audit_record(radiographs: Radiographs, audit: str) -> dict[str, Any]:
+    """Which images take no part and why, and what a person was told about the data.
+
+    Args:
+        radiographs: After the audit.
+        audit: strict, warn or off.
+    """
+    left_out = Counter(reason for reason in radiographs.reasons if reason)
+    return {
+        "audit": audit,
+        "images": len(radiographs.manifest),
+        "left_out": dict(sorted(left_out.items())),
+        "notes": list(radiographs.warnings),
+    }
 
 
 def write_summary(

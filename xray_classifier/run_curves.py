@@ -5,14 +5,24 @@ from pathlib import Path
 import numpy as np
 
 from xray_classifier.callbacks import read_test_curve
-from xray_classifier.history import History, Monitor, Run
+from xray_classifier.history import History, Monitor
 from xray_classifier.report.figures import loss_curves
 
 
 def draw_curves(
-    history: History, monitor: Monitor | None, test_path: Path | None, run: Run | None = None
+    history: History,
+    monitor: Monitor | None,
+    test_path: Path | None,
+    stop_reason: str | None = None,
 ) -> bytes:
-    """The loss curves as PNG bytes; with the test loss where its file is given and exists."""
+    """The loss curves of a run as PNG bytes.
+
+    Args:
+        history: Finished epochs.
+        monitor: Marks the best epoch; None marks none.
+        test_path: history_test.csv, drawn where it exists; None leaves the test loss sealed.
+        stop_reason: Why the run ended, marked at its last step; None while it goes on.
+    """
     best = None if monitor is None else monitor.best(history)
     steps = history.column("step")
     validation = history.column("val_loss")
@@ -28,8 +38,8 @@ def draw_curves(
         validation if has_validation else None,
         test_loss,
         best_step=None if best is None else int(steps[best]),
-        stop_step=None if run is None or run.stop_reason is None else int(steps[-1]),
-        stop_reason=None if run is None else run.stop_reason,
+        stop_step=None if stop_reason is None else int(steps[-1]),
+        stop_reason=stop_reason,
         loss_name="BCE loss" if classify else "MSE loss",
         val_auroc=history.column("val_auroc") if classify and has_validation else None,
     )

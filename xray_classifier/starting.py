@@ -45,7 +45,7 @@ def run_init(
         UsageError: The path does not exist, or which class is sick cannot be told.
         OutputError: The file exists, or cannot be written.
     """
-    if target.exists() and not force:
+    if os.path.lexists(target) and not force:
         raise OutputError(f"{printable(target)} exists; name another file or add --force")
     if data is None:
         section: dict[str, Any] = {"source": "phantoms"}

@@ -34,7 +34,7 @@ class Terminal:
         """Write one or more lines."""
         if not self.quiet:
             try:
-                self.stream.write(_encodable(text, self.stream) + "\n")
+                self.stream.write(encodable(text, self.stream) + "\n")
                 self.stream.flush()
             except BrokenPipeError:  # the reader left, as in `| head`; the work goes on
                 self.quiet = True
@@ -93,7 +93,8 @@ class Terminal:
         return beat
 
 
-def _encodable(text: str, stream: TextIO) -> str:
+def encodable(text: str, stream: TextIO) -> str:
+    """The text with what a stream's encoding lacks shown escaped."""
     encoding = stream.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 

@@ -115,7 +115,7 @@ class Trainer:
         images, targets = self.train_images.gather(index)
         self.model.train()
         self._set_learning_rate()
-        torch.manual_seed(mixed_seed(self.seed, DROPOUT_STREAM, self.run.step))
+        seed_dropout(images.device, mixed_seed(self.seed, DROPOUT_STREAM, self.run.step))
         self.optimizer.zero_grad(set_to_none=True)
         with self._autocast(images.device.type):
             outputs = self.model(self.standardize(images))
@@ -178,6 +178,18 @@ class Trainer:
                 f"{self.run.step + 1}; the step was not taken. Lower train.optimizer.lr "
                 f"(now {self.optimizer.param_groups[0]['lr']:g}) or set train.grad_clip=1.0"
             )
+
+
+def seed_dropout(device: torch.device, seed: int) -> None:
+    """Seed the generators that dropout draws from, on the CPU and on the device.
+
+    `torch.manual_seed` would do, but without a GPU it formats a stack trace at every call.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
 
 
 def split_loss(

@@ -30,7 +30,13 @@ from xray_classifier.history import Monitor
 from xray_classifier.judgement import judge
 from xray_classifier.judgement_files import write_judgement
 from xray_classifier.model import summary
-from xray_classifier.records import best_epoch, manifest_table, split_table, write_summary
+from xray_classifier.records import (
+    audit_record,
+    best_epoch,
+    manifest_table,
+    split_table,
+    write_summary,
+)
 from xray_classifier.resume import restore, training_state
 from xray_classifier.run_curves import draw_curves
 from xray_classifier.run_folder import environment, new_run_folder
@@ -142,7 +148,7 @@ def run_callbacks(
         callbacks.append(TestCurve(test_path, lambda: _split_loss(trainer, test_images)))
     live = test_path if train.test_curve == "live" else None
     callbacks.append(
-        Curves(folder / "curves.png", lambda run: draw_curves(run.history, monitor, live, run))
+        Curves(folder / "curves.png", lambda run: draw_curves(run.history, monitor, live, run.stop_reason))
     )
     if monitor is not None and patience is not None:
         callbacks.append(EarlyStopping(monitor, patience))
@@ -181,6 +187,7 @@ def _write_beginning(
     device = str(trainer.train_images.device)
     write_json(folder / "env.json", environment(device, torch.get_num_threads()))
     write_text(folder / "data" / "manifest.csv", manifest_table(radiographs))
+    write_json(folder / "data" / "audit.json", audit_record(radiographs, config.data.audit))
     write_summary(folder, trainer.run, "running", None, None)
 
 

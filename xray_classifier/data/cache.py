@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +33,7 @@ WINDOW = 512
 ARRAY_NAME = "images.npy"
 INDEX_NAME = "index.json"
 DIGESTS_NAME = "digests.json"
+ENTRY_NAME = re.compile(r"[0-9a-f]{24}|\.[0-9a-f]{24}\..+")
 
 Progress = Callable[[int, int], None]
 Decoded = NDArray[np.uint8] | DecodeError
@@ -172,7 +174,9 @@ def _load_known(path: Path) -> dict[str, list[Any]]:
         known = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return known if isinstance(known, dict) else {}
+    if not isinstance(known, dict):
+        return {}
+    return {k: v for k, v in known.items() if isinstance(v, list) and len(v) == 3}
 
 
 def _decoder(
@@ -277,11 +281,11 @@ def _open_entry(entry: Path) -> tuple[NDArray[np.uint8], tuple[str, ...]] | None
         # Copy-on-write, because torch refuses to share read-only memory; nothing writes to it.
         images = np.load(entry / ARRAY_NAME, mmap_mode="c", allow_pickle=False)
         checksum, reasons = index["checksum"], index["reasons"]
-    except (OSError, ValueError, KeyError):
+        if images.dtype != np.uint8 or images.ndim != 3 or array_checksum(images) != checksum:
+            return None
+        return images, tuple(reasons.get(str(row), "") for row in range(len(images)))
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    if array_checksum(images) != checksum:
-        return None
-    return images, tuple(reasons.get(str(row), "") for row in range(len(images)))
 
 
 def array_checksum(images: NDArray[np.uint8]) -> str:
@@ -296,16 +300,21 @@ def cache_entries(folder: Path) -> list[tuple[Path, int]]:
     """The entries of a cache folder with their sizes in bytes, largest first."""
     if not folder.is_dir():
         return []
-    entries = [p for p in folder.iterdir() if p.is_dir() and (p / ARRAY_NAME).is_file()]
+    entries = [p for p in folder.iterdir() if _is_entry(p) and (p / ARRAY_NAME).is_file()]
     sized = [(p, sum(f.stat().st_size for f in p.iterdir())) for p in entries]
     return sorted(sized, key=lambda pair: pair[1], reverse=True)
+
+
+def _is_entry(path: Path) -> bool:
+    """Whether a folder is ours, finished or abandoned; others in the same place are left alone."""
+    return bool(ENTRY_NAME.fullmatch(path.name)) and path.is_dir() and not path.is_symlink()
 
 
 def clear_cache(folder: Path) -> int:
     """Remove every entry, finished or abandoned; returns the bytes freed."""
     freed = sum(size_bytes for _, size_bytes in cache_entries(folder))
     for entry in folder.iterdir() if folder.is_dir() else ():
-        if (entry / ARRAY_NAME).is_file():
+        if _is_entry(entry):
             shutil.rmtree(entry, ignore_errors=True)
     with contextlib.suppress(OSError):
         (folder / DIGESTS_NAME).unlink()

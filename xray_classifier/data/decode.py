@@ -33,7 +33,7 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
 DRAFT_FACTOR = 4
 """A JPEG may be decoded at 1/2, 1/4 or 1/8 while its shorter side keeps this many times S pixels.
 
-On 206 full-size radiographs (S = 64) decoding and resizing then take 1.25 s instead of 3.0 s, and
+On 205 full-size radiographs (S = 64, one x86 core) this takes 1.25 s instead of 3.0 s, and
 the equalized result differs by 0.12 levels of 255 on average, by 2 at the 99.9th percentile."""
 
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")

@@ -1,6 +1,6 @@
 """A simple thorax in projection: flesh, lungs, heart, great vessels, diaphragm and bones.
 
-Centimetres and axes as in `phantom_projection`. Attenuation per centimetre is that of 60 keV
+Centimetres and axes as in `phantom_paths`. Attenuation per centimetre is that of 60 keV
 photons.
 
 Source:
@@ -21,7 +21,7 @@ from xray_classifier.data.phantom_body import (
     splat_in_body,
 )
 from xray_classifier.data.phantom_bones import project_bones
-from xray_classifier.data.phantom_projection import (
+from xray_classifier.data.phantom_paths import (
     FilmGrid,
     Floats,
     Solid,
@@ -50,14 +50,10 @@ class Scene:
     Attributes:
         optical_depth: Integral of mu dl for every ray, shape (H, W), no unit.
         lungs: Path through aerated lung at the picture's left and right, two (H, W) in cm.
-        x: Body coordinate of each pixel in cm, shape (H, W).
-        z: Body coordinate of each row in cm, shape (H, 1).
     """
 
     optical_depth: Floats
     lungs: tuple[Floats, Floats]
-    x: Floats
-    z: Floats
 
 
 def build_scene(body: Body, pose: Pose, grid: FilmGrid) -> Scene:
@@ -74,15 +70,23 @@ def build_scene(body: Body, pose: Pose, grid: FilmGrid) -> Scene:
     x, z = in_body(body, pose, grid)
     organs = [span(solid, x) for solid in _organs(body, pose, z)]
     left, right = (_aerated(body, pose, side, organs, x, z) for side in SIDES)
-    both = left + right
     soft = _flesh(body, pose, x, z)
-    soft -= (1.0 - pose.lung_density) * both
-    soft -= _air(body, pose, x, z)
-    soft += _vessels(body, pose, grid) * np.minimum(both / 4.0, 1.0)
-    depth = MU_SOFT_PER_CM * np.maximum(soft, 0.0, out=soft)
-    depth += (MU_BONE_PER_CM - MU_SOFT_PER_CM) * project_bones(body, pose, grid, x, z)
-    depth *= body.scale
-    return Scene(depth, (left * body.scale, right * body.scale), x, z)
+    for solid in _air(body, pose, z):
+        add_chord(soft, solid, x, -1.0)
+    lungs = left + right
+    vessels = _vessels(body, pose, grid)
+    vessels *= np.minimum(0.25 * lungs, 1.0)
+    soft += vessels
+    lungs *= 1.0 - pose.lung_density
+    soft -= lungs
+    depth = np.maximum(soft, 0.0, out=soft)
+    depth *= MU_SOFT_PER_CM * body.scale
+    bones = project_bones(body, pose, grid, x, z)
+    bones *= (MU_BONE_PER_CM - MU_SOFT_PER_CM) * body.scale
+    depth += bones
+    left *= body.scale
+    right *= body.scale
+    return Scene(depth, (left, right))
 
 
 def _flesh(body: Body, pose: Pose, x: Floats, z: Floats) -> Floats:
@@ -170,17 +174,16 @@ def _aerated(
     return subtract_overlap(lung, [*organs, span(dome, x)], x.shape[0])
 
 
-def _air(body: Body, pose: Pose, x: Floats, z: Floats) -> Floats:
-    """Path through the windpipe, which ends where it forks, and the stomach's bubble, in cm."""
+def _air(body: Body, pose: Pose, z: Floats) -> list[Solid]:
+    """The windpipe, which ends where it forks, and the stomach's bubble where there is one."""
     half = 0.8 * _smooth_step((-2.2 - z) / 1.5)
     pipe = elliptic_stack(0.25 + 0.0 * z, half, half, centre_y=0.5, turn_rad=pose.turn_rad)
-    air = chord(pipe, x)
     size = body.stomach
-    if size > 0.3:
-        centre = (6.2, -1.0, dome_top(body, pose, 1.0) + 0.8 + 0.7 * size)
-        bubble = ellipsoid(z, centre, (1.4 * size, size, 0.7 * size), turn_rad=pose.turn_rad)
-        add_chord(air, bubble, x)
-    return air
+    if size < 0.3:
+        return [pipe]
+    centre = (6.2, -1.0, dome_top(body, pose, 1.0) + 0.8 + 0.7 * size)
+    axes = (1.4 * size, size, 0.7 * size)
+    return [pipe, ellipsoid(z, centre, axes, turn_rad=pose.turn_rad)]
 
 
 def _vessels(body: Body, pose: Pose, grid: FilmGrid) -> Floats:

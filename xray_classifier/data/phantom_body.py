@@ -1,13 +1,14 @@
 """What varies from patient to patient and from film to film in the synthetic radiographs.
 
-Centimetres and axes as in `phantom_projection`, before the patient is turned.
+Centimetres and axes as in `phantom_paths`, before the patient is turned.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from xray_classifier.data.phantom_projection import FilmGrid, Floats, splat, turn_about_z
+from xray_classifier.data.phantom_paths import FilmGrid, Floats, splat
 
 SIDES = (-1.0, 1.0)
 """The picture's left (the patient's right) and the picture's right."""
@@ -110,7 +111,7 @@ def sample_pose(rng: np.random.Generator) -> Pose:
         shift_x=float(0.5 * normal[2]),
         shift_z=float(0.6 * normal[3]),
         breath=float(0.7 * normal[4]),
-        lung_density=float(0.26 * np.exp(0.25 * normal[5])),
+        lung_density=float(0.26 * np.exp(0.2 * normal[5])),
     )
 
 
@@ -148,6 +149,6 @@ def splat_in_body(
     Returns:
         Path lengths in cm of a body of scale 1, shape (H, W).
     """
-    turned = turn_about_z(pose.turn_rad) @ points
-    x, z = on_film(body, pose, turned[0], turned[2])
+    turned_x = points[0] * math.cos(pose.turn_rad) - points[1] * math.sin(pose.turn_rad)
+    x, z = on_film(body, pose, turned_x, points[2])
     return splat(grid, x, z, volumes_cm3 * body.scale**2)

@@ -7,7 +7,7 @@ All return the path through cortical bone of equal attenuation, shape (H, W), in
 import numpy as np
 
 from xray_classifier.data.phantom_body import LUNG_APEX_CM, SIDES, Body, Pose, splat_in_body
-from xray_classifier.data.phantom_projection import (
+from xray_classifier.data.phantom_paths import (
     FilmGrid,
     Floats,
     add_chord,

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from xray_classifier.data.phantom_projection import FilmGrid, Floats, add_chord, ellipsoid
+from xray_classifier.data.phantom_paths import FilmGrid, Floats, add_chord, ellipsoid
 
 Kind = Literal["consolidation", "haze", "effusion", "nodules"]
 
@@ -96,7 +96,7 @@ def _consolidation(
 ) -> Floats:
     """One patch of filled air spaces, ragged at its edge."""
     lung = lungs[disease.side]
-    x, z = place_in_lung(lung, grid, *disease.place)
+    x, z = place_in_lung(lung, grid, *np.array(disease.place)[:, None])
     radius = 1.8 + 3.2 * disease.size
     normal, uniform = rng.standard_normal((2, 30)), rng.random(30)
     spread = np.where(np.arange(30) < 6, 0.55, 0.9) * radius
@@ -111,9 +111,9 @@ def _haze(
 ) -> Floats:
     """Many small patches spread over one lung."""
     lung = lungs[disease.side]
-    places = [place_in_lung(lung, grid, *rng.random(2)) for _ in range(28)]
-    x, z = np.array(places).T
-    fill = _bells(grid, x, z, 0.7 + 1.4 * rng.random(28), np.full(28, 0.5 + 0.3 * disease.size))
+    down, across, width = rng.random((3, 28))
+    x, z = place_in_lung(lung, grid, down, across)
+    fill = _bells(grid, x, z, 0.7 + 1.4 * width, np.full(28, 0.5 + 0.3 * disease.size))
     return 0.8 * disease.severity * lung * (1.0 - np.exp(-fill))
 
 
@@ -127,46 +127,52 @@ def _effusion(
     left, right = grid.x[0, columns[0]], grid.x[0, columns[-1]]
     across = np.clip((grid.x - left) / (right - left), 0.0, 1.0)
     outward = across if disease.side == 1 else 1.0 - across
-    height = 2.5 + 7.0 * disease.size * (0.4 + disease.severity)
+    height = 4.2 + 7.0 * disease.size * (0.4 + disease.severity)
     level = grid.z[rows[-1], 0] - height * (0.35 + 0.75 * outward**2)
-    wet = 1.0 / (1.0 + np.exp(np.clip((level - grid.z) / 0.45, -30.0, 30.0)))
-    return min(0.9, 0.35 + disease.severity) * lung * wet
+    wet: Floats = 1.0 / (1.0 + np.exp(np.clip((level - grid.z) / 0.45, -30.0, 30.0)))
+    return np.asarray(min(0.9, 0.45 + disease.severity) * lung * wet)
 
 
 def _nodules(
     disease: Disease, lungs: tuple[Floats, Floats], grid: FilmGrid, rng: np.random.Generator
 ) -> Floats:
     """One round nodule, or a few in both lungs."""
+    n_nodules = 1 + int(4 * rng.random() ** 1.5)
+    down, across, size, other_side = rng.random((4, n_nodules))
+    down[0], across[0] = disease.place
+    other = other_side > 0.6
+    other[0] = False
     added = np.zeros_like(lungs[0])
-    n_nodules = 1 + int(4 * rng.random() ** 2)
+    columns = np.broadcast_to(grid.x, added.shape)
     for number in range(n_nodules):
-        uniform = rng.random(4)
-        lung = lungs[disease.side if uniform[0] < 0.6 else 1 - disease.side]
-        place = disease.place if number == 0 else (uniform[1], uniform[2])
-        x, z = place_in_lung(lungs[disease.side] if number == 0 else lung, grid, *place)
-        radius = (0.6 + 1.5 * disease.size) * (0.7 + 0.3 * uniform[3])
+        lung = lungs[1 - disease.side if other[number] else disease.side]
+        one = slice(number, number + 1)
+        (x,), (z,) = place_in_lung(lung, grid, down[one], across[one])
+        radius = (0.8 + 1.6 * disease.size) * (0.7 + 0.3 * size[number])
         ball = ellipsoid(grid.z, (x, 0.0, z), (radius, radius, radius))
-        add_chord(added, ball, np.broadcast_to(grid.x, added.shape), 0.5 + disease.severity)
+        add_chord(added, ball, columns, 0.5 + disease.severity)
     return np.minimum(added, 0.9 * (lungs[0] + lungs[1]))
 
 
-def place_in_lung(lung: Floats, grid: FilmGrid, down: float, across: float) -> tuple[float, float]:
-    """Point of a lung's shadow that has a given share of the lung above and beside it.
+def place_in_lung(
+    lung: Floats, grid: FilmGrid, down: Floats, across: Floats
+) -> tuple[Floats, Floats]:
+    """Points of a lung's shadow that have given shares of the lung above and beside them.
 
     Args:
         lung: Path through the lung in cm, shape (H, W), not all 0.
         grid: The film.
-        down: Share of the lung's volume above the point, in [0, 1).
-        across: Share of the point's row to the left of it, in [0, 1).
+        down: Share of the lung's volume above each point, in [0, 1), shape (n,).
+        across: Share of the point's row to the left of it, in [0, 1), shape (n,).
 
     Returns:
-        x and z on the film in cm.
+        x and z on the film in cm, each (n,).
     """
     by_row = np.cumsum(lung.sum(axis=1))
-    row = int(np.searchsorted(by_row, down * by_row[-1], side="right"))
-    by_column = np.cumsum(lung[row])
-    column = int(np.searchsorted(by_column, across * by_column[-1], side="right"))
-    return float(grid.x[0, column]), float(grid.z[row, 0])
+    rows = np.searchsorted(by_row, down * by_row[-1], side="right")
+    by_column = np.cumsum(lung[rows], axis=1)
+    columns = (by_column <= across[:, None] * by_column[:, -1:]).sum(axis=1)
+    return grid.x[0, columns], grid.z[rows, 0]
 
 
 def _bells(grid: FilmGrid, x: Floats, z: Floats, width_cm: Floats, height: Floats) -> Floats:

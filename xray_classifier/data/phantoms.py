@@ -12,15 +12,9 @@ from numpy.typing import NDArray
 
 from xray_classifier.data.phantom_anatomy import MU_SOFT_PER_CM, build_scene
 from xray_classifier.data.phantom_body import sample_body, sample_pose
+from xray_classifier.data.phantom_film import expose
 from xray_classifier.data.phantom_lesions import draw_lesion, sample_disease
-from xray_classifier.data.phantom_projection import (
-    Floats,
-    add_scatter,
-    detect,
-    develop,
-    film_grid,
-    transmission,
-)
+from xray_classifier.data.phantom_paths import film_grid
 
 PHANTOM_RECIPE = 1
 """Rises whenever the same seed would draw other films."""
@@ -115,7 +109,7 @@ def draw_phantom(seed: int, index: int, size_px: int = 128) -> Phantom:
         lesion = draw_lesion(disease, scene.lungs, grid)
         depth += MU_SOFT_PER_CM * (1.0 - pose.lung_density) * lesion.added_path
         mask = lesion.mask
-    return Phantom(_expose(depth, film_rng), label, _patient_id(patient), mask)
+    return Phantom(expose(depth, film_rng), label, _patient_id(patient), mask)
 
 
 def write_phantoms(folder: Path, n_images: int, seed: int, size_px: int = 128) -> None:
@@ -134,32 +128,6 @@ def write_phantoms(folder: Path, n_images: int, seed: int, size_px: int = 128) -
         home = folder / ("healthy", "sick")[phantom.label]
         home.mkdir(parents=True, exist_ok=True)
         Image.fromarray(phantom.pixels).save(home / f"{phantom.patient}_{phantom_id(index)}.png")
-
-
-def _expose(optical_depth: Floats, rng: np.random.Generator) -> NDArray[np.uint16]:
-    """Take the film: exposure, scatter, blur, noise, window and tone of one X-ray machine.
-
-    Args:
-        optical_depth: Integral of mu dl, shape (H, H).
-        rng: Where exposure and noise come from.
-
-    Returns:
-        Grey levels 0..4095, shape (H, H).
-    """
-    size_px = optical_depth.shape[0]
-    exposure, black, white = rng.standard_normal(3)
-    bend, scatter = rng.random(2)
-    image = add_scatter(transmission(optical_depth), 0.2 + 0.3 * scatter, 0.12 * size_px)
-    thinned = image[:: max(1, size_px // 64), :: max(1, size_px // 64)]
-    clear, middle, dense = np.quantile(thinned, (0.96, 0.5, 0.01))
-    quanta = image * (900.0 * np.exp(0.35 * exposure) / middle)
-    gain = quanta[0, 0] / image[0, 0]
-    low, high = -np.log(clear * gain), -np.log(dense * gain)
-    reach = high - low
-    counts = detect(quanta, rng, electronic_sd=4.0)
-    return develop(
-        counts, low + 0.07 * reach * black, high + 0.07 * reach * white, 0.1 + 0.4 * bend
-    )
 
 
 def _deal(seed: int, block: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""Parallel X-rays through simple solids: path lengths, attenuation, scatter, noise, film.
+"""Path lengths of parallel X-rays through simple solids and through thin curved tubes.
 
 Lengths are centimetres. `x` runs to the right of the picture (the patient's left), `y` along the
 rays from front to back, `z` down the picture. All of it is float64, so that the films of one seed
@@ -7,16 +7,13 @@ are the same on every machine.
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Window = tuple[slice, slice]
-
-FILM_LEVELS = 4096
-"""Grey levels of a film: 12 bits, 0..4095."""
+"""Rows and columns of a film."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class FilmGrid:
 def film_grid(size_px: int, width_cm: float) -> FilmGrid:
     """Lay a film of `size_px` x `size_px` pixels and `width_cm` cm, centred on x = z = 0."""
     pixel_cm = width_cm / size_px
-    centres = (np.arange(size_px) + 0.5) * pixel_cm - width_cm / 2
+    centres = (np.arange(size_px, dtype=np.float64) + 0.5) * pixel_cm - width_cm / 2
     return FilmGrid(centres[None, :], centres[:, None], pixel_cm)
 
 
@@ -226,16 +223,18 @@ def subtract_overlap(one: Span, others: list[Span], size_px: int) -> Floats:
     Returns:
         Path lengths in cm, shape (size_px, size_px).
     """
-    taken = np.zeros((size_px, size_px))
+    taken = np.zeros_like(one.enter)
     for other in others:
-        window = _common(one.window, other.window)
-        shared = np.minimum(_crop(one, one.leave, window), _crop(other, other.leave, window))
-        shared -= np.maximum(_crop(one, one.enter, window), _crop(other, other.enter, window))
-        np.maximum(taken[window], shared, out=taken[window])
+        mine, theirs = _common(one.window, other.window)
+        shared = np.minimum(one.leave[mine], other.leave[theirs])
+        shared -= np.maximum(one.enter[mine], other.enter[theirs])
+        np.maximum(taken[mine], shared, out=taken[mine])
     path = np.zeros((size_px, size_px))
-    np.subtract(one.leave, one.enter, out=path[one.window])
-    path -= taken
-    return np.maximum(path, 0.0, out=path)
+    kept = path[one.window]
+    np.subtract(one.leave, one.enter, out=kept)
+    kept -= taken
+    np.maximum(kept, 0.0, out=kept)
+    return path
 
 
 def _half_chord(solid: Solid, x: Floats, window: Window) -> Floats:
@@ -251,22 +250,18 @@ def _half_chord(solid: Solid, x: Floats, window: Window) -> Floats:
     return across
 
 
-def _common(one: Window, other: Window) -> Window:
-    """Rows and columns that lie in both windows."""
-    first, second = (
-        slice(max(a.start, b.start), max(a.start, b.start, min(a.stop, b.stop)))
-        for a, b in zip(one, other, strict=True)
+def _common(one: Window, other: Window) -> tuple[Window, Window]:
+    """What two windows share, as a window of the first and as a window of the second."""
+    starts = [max(a.start, b.start) for a, b in zip(one, other, strict=True)]
+    stops = [min(a.stop, b.stop) for a, b in zip(one, other, strict=True)]
+    mine, theirs = (
+        [
+            slice(start - axis.start, max(start, stop) - axis.start)
+            for start, stop, axis in zip(starts, stops, window, strict=True)
+        ]
+        for window in (one, other)
     )
-    return first, second
-
-
-def _crop(owner: Span, values: Floats, window: Window) -> Floats:
-    """The part of a span's array that lies in a window of the film inside its own."""
-    top, left = owner.window[0].start, owner.window[1].start
-    rows, columns = window
-    if rows.start >= rows.stop or columns.start >= columns.stop:
-        return np.zeros((rows.stop - rows.start, columns.stop - columns.start))
-    return values[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    return (mine[0], mine[1]), (theirs[0], theirs[1])
 
 
 def splat(grid: FilmGrid, x: Floats, z: Floats, volumes_cm3: Floats) -> Floats:
@@ -299,86 +294,4 @@ def splat(grid: FilmGrid, x: Floats, z: Floats, volumes_cm3: Floats) -> Floats:
         np.concatenate([high - high_right, high_right, low - low_right, low_right]),
         minlength=side * side,
     )
-    return flat.reshape(side, side)[1:-2, 1:-2]
-
-
-@lru_cache(maxsize=16)
-def gaussian_kernel(size_px: int, sigma_px: float) -> Floats:
-    """Matrix (size_px, size_px), read-only, that blurs a vector; every row sums to one."""
-    steps = np.arange(size_px)
-    bell = np.exp(-0.5 * (steps / sigma_px) ** 2)
-    kernel = bell[np.abs(steps[:, None] - steps[None, :])]
-    kernel /= kernel.sum(axis=1, keepdims=True)
-    kernel.flags.writeable = False
-    return kernel
-
-
-def blur(image: Floats, sigma_px: float) -> Floats:
-    """Blur a square image (H, H) by a Gaussian of `sigma_px` pixels; its edges weigh what is there."""
-    kernel = gaussian_kernel(image.shape[0], sigma_px)
-    return np.asarray(kernel @ image @ kernel.T, dtype=np.float64)
-
-
-def transmission(optical_depth: Floats) -> Floats:
-    """Fraction of quanta that pass, exp(-integral of mu dl); the Beer-Lambert law, any shape."""
-    return np.exp(-optical_depth)
-
-
-def add_scatter(primary: Floats, fraction: float, sigma_px: float) -> Floats:
-    """Lay the haze of scattered quanta over the primary image.
-
-    Args:
-        primary: Transmitted fraction, shape (H, H).
-        fraction: Scattered quanta per primary one; about 0.3 behind an anti-scatter grid.
-        sigma_px: Spread of the scatter in pixels.
-
-    Returns:
-        Primary plus scatter, shape (H, H).
-    """
-    return primary + fraction * blur(primary, sigma_px)
-
-
-def detect(quanta: Floats, rng: np.random.Generator, electronic_sd: float = 0.0) -> Floats:
-    """Count quanta: Poisson noise for large means, plus the detector's own noise.
-
-    The Cornish-Fisher form, mean + sqrt(mean) g + (g^2 - 1) / 6 with g standard normal, has the
-    mean, variance and skewness of the Poisson law. Unlike rejection sampling it takes exactly one
-    number a pixel, so that a last-bit difference between machines cannot change a whole film.
-
-    Args:
-        quanta: Expected counts, shape (H, W), above about 20.
-        rng: Where the noise comes from.
-        electronic_sd: Standard deviation of the electronic noise, in quanta.
-
-    Returns:
-        Counts, shape (H, W), at least 0.
-    """
-    spread = np.sqrt(quanta + electronic_sd**2)
-    normal = rng.standard_normal(quanta.shape)
-    spread *= normal
-    normal *= normal
-    normal -= 1.0
-    normal /= 6.0
-    counts = quanta + spread
-    counts += normal
-    return np.maximum(counts, 0.0, out=counts)
-
-
-def develop(counts: Floats, low: float, high: float, bend: float) -> NDArray[np.uint16]:
-    """Turn counts into the stored film: logarithm, window, tone curve, 12 bits, dense is bright.
-
-    Args:
-        counts: Detected quanta, shape (H, W), at least 0.
-        low: -log(counts) that becomes black.
-        high: -log(counts) that becomes white, above `low`.
-        bend: Curvature of the tone curve in (-1, 1); 0 is straight, above 0 lifts the middle.
-
-    Returns:
-        Grey levels 0..4095, shape (H, W).
-    """
-    tone = np.log(np.maximum(counts, 1.0))
-    tone += low
-    tone /= low - high
-    np.clip(tone, 0.0, 1.0, out=tone)
-    tone *= 1.0 + bend - bend * tone
-    return np.rint(tone * (FILM_LEVELS - 1)).astype(np.uint16)
+    return np.asarray(flat.reshape(side, side)[1:-2, 1:-2], dtype=np.float64)

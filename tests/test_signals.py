@@ -1,0 +1,68 @@
+"""Ctrl-C and SIGTERM raise a flag; a second Ctrl-C leaves at once."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from xray_classifier.signals import stop_on_signals
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows cannot send itself these signals")
+
+
+def send(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_raises_the_flag_and_says_so(number: signal.Signals) -> None:
+    said: list[str] = []
+    with stop_on_signals(said.append) as request:
+        assert request.signal_name is None
+        send(number)
+        assert request.signal_name == number.name
+    assert len(said) == 1
+    assert number.name in said[0]
+
+
+def test_a_second_ctrl_c_leaves_at_once() -> None:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        stop_on_signals(lambda text: None) as request,
+    ):
+        send(signal.SIGINT)
+        assert request.signal_name == "SIGINT"
+        send(signal.SIGINT)
+        pytest.fail("still here")
+
+
+def test_ctrl_c_after_sigterm_leaves_at_once_but_a_second_sigterm_waits() -> None:
+    with pytest.raises(KeyboardInterrupt), stop_on_signals(lambda text: None) as request:
+        send(signal.SIGTERM)
+        send(signal.SIGTERM)
+        assert request.signal_name == "SIGTERM"
+        send(signal.SIGINT)
+
+
+def test_the_handlers_of_before_come_back_also_after_an_error() -> None:
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(ValueError, match="inside"), stop_on_signals(lambda text: None):
+        assert signal.getsignal(signal.SIGTERM) is not before[1]
+        raise ValueError("inside")
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_outside_the_main_thread_nothing_is_touched() -> None:
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    seen: list[object] = []
+
+    def work() -> None:
+        with stop_on_signals(lambda text: None) as request:
+            seen.append(request.signal_name)
+            seen.extend(signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [None, *before]
