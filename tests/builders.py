@@ -18,7 +18,7 @@ from xray_classifier.data.dataset import (
 )
 from xray_classifier.history import COLUMNS, History, Run
 from xray_classifier.losses import BinaryCrossEntropy, SquaredError
-from xray_classifier.model import Architecture, PerceptronStack
+from xray_classifier.model import Architecture, HiddenLayer, PerceptronStack
 from xray_classifier.optimizers import make_optimizer
 from xray_classifier.signals import StopRequest
 from xray_classifier.trainer import Trainer
@@ -43,6 +43,18 @@ def stack(
         Architecture.from_keys(kind, size_px, hidden, activation, dropout, norm, residual, init),
         seed,
     )
+
+
+def layers(model: PerceptronStack) -> list[HiddenLayer]:
+    """The hidden layers, with their type."""
+    return [layer for layer in model.hidden if isinstance(layer, HiddenLayer)]
+
+
+def output(model: nn.Module) -> nn.Linear:
+    """The output perceptron."""
+    found = model.get_submodule("output")
+    assert isinstance(found, nn.Linear)
+    return found
 
 
 def films(n: int, seed: int = 0, size_px: int = SIZE_PX) -> NDArray[np.uint8]:
@@ -84,7 +96,7 @@ def trainer(
     `targets` are those of training; validation repeats its first `n_val`.
     """
     network = stack((5,)) if model is None else model
-    keys = {"name": "sgd", "lr": 0.1} if optimizer is None else optimizer
+    keys: dict[str, Any] = {"name": "sgd", "lr": 0.1} if optimizer is None else optimizer
     lr = float(keys["lr"])
     train_images = split(n, 0, targets)
     val_images = split(n_val, 1, None if targets is None else targets[:n_val]) if n_val else None

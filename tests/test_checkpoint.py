@@ -23,7 +23,7 @@ from xray_classifier.checkpoint import (
 from xray_classifier.errors import CheckpointError, NonFiniteError, OutputError, UsageError
 
 TENSORS = {"w": torch.tensor([[1.0, -2.0], [0.5, 3.0]]), "step": torch.tensor(7)}
-CONTENT = {"kind": "best", "classes": ["healthy", "sick"], "note": "größer \u2028 \ud83d\ude00"}
+CONTENT = {"kind": "best", "classes": ["healthy", "sick"], "note": "größer \u2028 \U0001f600"}
 
 
 def sealed(raw: bytes) -> bytes:

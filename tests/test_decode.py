@@ -544,45 +544,55 @@ def _large_jpeg(path: Path, height: int, width: int, mode: str = "L") -> Path:
 
 
 @pytest.mark.parametrize(
-    ("draft_px", "shrink"), [(None, 1), (302, 1), (301, 1), (150, 2), (76, 2), (75, 4), (37, 8)]
+    ("draft_px", "shrink"), [(None, 1), (305, 1), (304, 1), (152, 2), (77, 2), (76, 4), (38, 8)]
 )
 def test_a_draft_keeps_the_pixels_asked_for(
     tmp_path: Path, draft_px: int | None, shrink: int
 ) -> None:
-    film = read_film(_large_jpeg(tmp_path / "large.jpg", 301, 403, "RGB"), draft_px)
+    film = read_film(_large_jpeg(tmp_path / "large.jpg", 304, 408, "RGB"), draft_px)
     assert film.shrink == shrink
-    assert film.pixels.shape == (-(-301 // shrink), -(-403 // shrink))
+    assert film.pixels.shape == (304 // shrink, 408 // shrink)
     assert film.pixels.dtype == np.uint8
 
 
+@pytest.mark.parametrize(("height", "width"), [(301, 403), (304, 403), (301, 408)])
+def test_a_film_that_ends_inside_a_block_is_decoded_in_full(
+    tmp_path: Path, height: int, width: int
+) -> None:
+    film = read_film(_large_jpeg(tmp_path / "large.jpg", height, width), 37)
+    assert film.shrink == 1
+    assert film.pixels.shape == (height, width)
+
+
 @pytest.mark.parametrize("crop", CROPS)
-@pytest.mark.parametrize(("height", "width"), [(301, 403), (519, 397), (330, 451)])
+@pytest.mark.parametrize(("height", "width"), [(520, 600), (648, 528), (512, 512)])
 def test_a_draft_lies_where_the_full_film_lies(
     tmp_path: Path, height: int, width: int, crop: str
 ) -> None:
-    """Sizes that no power of two divides: a draft taken at face value is shifted and stretched."""
+    """The square's corner need not lie on a pixel of the draft: one taken so would be shifted."""
     path = _large_jpeg(tmp_path / "large.jpg", height, width)
     draft = read_film(path, DRAFT_FACTOR * 8)
     assert draft.shrink == 8
     found = prepare(draft, 8, crop, "dataset").astype(int)
-    expected = prepare(read_film(path), 8, crop, "dataset")
-    # The last row and column hold what the encoder filled its last block with.
-    assert np.abs(found - expected)[:-2, :-2].max() <= 1
-    assert np.abs(found - expected).max() <= 3
+    difference = np.abs(found - prepare(read_film(path), 8, crop, "dataset"))
+    assert difference.max() <= 2
+    assert difference.mean() < 0.6
 
 
-@pytest.mark.parametrize("size", [64, 128])
+@pytest.mark.parametrize("size", [32, 64])
 def test_drafts_of_real_films_stay_within_a_level(size: int) -> None:
     folder = REAL / "kermany_fullres"
     if not folder.is_dir():
         pytest.skip("no full-size radiographs in ../shared/data")
     differences = []
-    for path in sorted(folder.rglob("*.jpeg"))[::20]:
-        full = prepare(read_film(path), size, "center", "equalize").astype(int)
-        differences.append(np.abs(decode_file(path, size, "center", "equalize") - full))
+    for path in sorted(folder.rglob("*.jpeg")):
+        if read_film(path, DRAFT_FACTOR * size).shrink > 1 and len(differences) < 12:
+            full = prepare(read_film(path), size, "center", "equalize").astype(int)
+            differences.append(np.abs(decode_file(path, size, "center", "equalize") - full))
     together = np.concatenate(differences)
+    assert len(differences) > 5
     assert together.mean() < 0.3
-    assert np.percentile(together, 99.9) <= 4
+    assert np.percentile(together, 99.9) <= 3
 
 
 # ---- what can go wrong -----------------------------------------------------------------------

@@ -37,6 +37,8 @@ def test_devices_that_exist_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
         ("cuda", 0, "sees 0 CUDA devices"),
         ("cuda:0", 0, "sees 0 CUDA devices"),
         ("cuda:2", 2, "sees 2 CUDA devices"),
+        ("cuda:128", 2, "sees 2 CUDA devices"),
+        ("cuda:256", 2, "sees 2 CUDA devices"),
         ("mps", 0, "not available"),
         ("gpu", 0, "none of auto, cpu, cuda"),
         ("", 0, "none of auto, cpu, cuda"),

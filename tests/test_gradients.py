@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from builders import SIZE_PX, films, labels, stack
+from builders import SIZE_PX, films, labels, layers, stack
 from torch.func import functional_call
 
 from xray_classifier.data.dataset import Standardize
@@ -85,9 +85,10 @@ def test_a_perceptron_with_squared_error_by_the_chain_rule() -> None:
 def test_relu_lets_nothing_back_through_a_silent_unit() -> None:
     model = stack((2,)).double()
     with torch.no_grad():
-        model.hidden[0].linear.bias.copy_(torch.tensor([-1e3, 1e3]))
+        layers(model)[0].linear.bias.copy_(torch.tensor([-1e3, 1e3]))
     images, truth = batch(3)
     BinaryCrossEntropy()(model(images), truth).backward()
-    gradient = model.hidden[0].linear.weight.grad
+    gradient = layers(model)[0].linear.weight.grad
+    assert gradient is not None
     assert not gradient[0].any()
     assert gradient[1].abs().sum() > 0

@@ -15,7 +15,9 @@ from xray_classifier.errors import DataError
 from xray_classifier.losses import BinaryCrossEntropy, SquaredError, balanced_pos_weight
 
 
-def bce(logits: list[float], targets: list[float], weight: float = 1.0, smooth: float = 0.0) -> float:
+def bce(
+    logits: list[float], targets: list[float], weight: float = 1.0, smooth: float = 0.0
+) -> float:
     loss = BinaryCrossEntropy(weight, smooth)
     return float(loss(*(torch.tensor(v, dtype=torch.float64) for v in (logits, targets))))
 

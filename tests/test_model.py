@@ -2,11 +2,12 @@
 
 import json
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from builders import SIZE_PX, films, stack
+from builders import SIZE_PX, films, layers, stack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -29,10 +30,12 @@ SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
 def sigmoid(x: FLOATS) -> FLOATS:
-    return np.where(x >= 0, 1 / (1 + np.exp(-np.abs(x))), np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x))))
+    return np.where(
+        x >= 0, 1 / (1 + np.exp(-np.abs(x))), np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x)))
+    )
 
 
-FORMULAS = {
+FORMULAS: dict[str, Callable[[FLOATS], FLOATS]] = {
     "relu": lambda x: np.maximum(x, 0.0),
     "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
     "gelu": lambda x: 0.5 * x * (1 + erf(x / math.sqrt(2))),
@@ -40,7 +43,9 @@ FORMULAS = {
     "tanh": np.tanh,
     "sigmoid": sigmoid,
     "elu": lambda x: np.where(x > 0, x, np.exp(np.minimum(x, 0.0)) - 1),
-    "selu": lambda x: SELU_SCALE * np.where(x > 0, x, SELU_ALPHA * (np.exp(np.minimum(x, 0.0)) - 1)),
+    "selu": lambda x: (
+        SELU_SCALE * np.where(x > 0, x, SELU_ALPHA * (np.exp(np.minimum(x, 0.0)) - 1))
+    ),
 }
 
 
@@ -81,7 +86,9 @@ def test_a_perceptron_is_logistic_regression() -> None:
 
 
 def test_a_perceptron_ignores_the_keys_of_a_stack() -> None:
-    found = Architecture.from_keys("perceptron", 8, (512, 256), "relu", 0.3, "none", False, "xavier")
+    found = Architecture.from_keys(
+        "perceptron", 8, (512, 256), "relu", 0.3, "none", False, "xavier"
+    )
     assert found == Architecture("perceptron", 8, init="xavier")
 
 
@@ -90,7 +97,7 @@ def test_a_stack_of_two_equals_the_product_of_its_layers(activation: str) -> Non
     model = stack((7, 4), activation).double()
     images = standardised(5).double()
     x = images.numpy().reshape(5, -1)
-    for layer in model.hidden:
+    for layer in layers(model):
         weight, bias = arrays(layer.linear)
         x = FORMULAS[activation](x @ weight.T + bias)
     weight, bias = arrays(model.output)
@@ -99,12 +106,12 @@ def test_a_stack_of_two_equals_the_product_of_its_layers(activation: str) -> Non
 
 def test_layer_norm_and_residual_equal_a_computation_by_hand() -> None:
     model = stack((5, 5), "tanh", norm="layer", residual=True).double()
-    for layer in model.hidden:  # weights that are not 1 and 0
-        torch.nn.init.normal_(layer.norm.weight, generator=torch.Generator().manual_seed(1))
-        torch.nn.init.normal_(layer.norm.bias, generator=torch.Generator().manual_seed(2))
+    for layer in layers(model):  # weights that are not 1 and 0
+        for seed, parameter in enumerate(layer.norm.parameters()):
+            torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(seed))
     images = standardised(3).double()
     x = images.numpy().reshape(3, -1)
-    for layer in model.hidden:
+    for layer in layers(model):
         weight, bias = arrays(layer.linear)
         scale, shift = arrays(layer.norm)
         sums = x @ weight.T + bias
@@ -132,14 +139,18 @@ def test_batch_norm_takes_the_batch_in_training_and_its_running_mean_in_evaluati
 
 
 def test_residual_is_added_only_between_equal_widths() -> None:
-    assert [layer.residual for layer in stack((36, 5, 5), residual=True).hidden] == [True, False, True]
-    assert [layer.residual for layer in stack((5, 5)).hidden] == [False, False]
+    assert [layer.residual for layer in layers(stack((36, 5, 5), residual=True))] == [
+        True,
+        False,
+        True,
+    ]
+    assert [layer.residual for layer in layers(stack((5, 5)))] == [False, False]
 
 
 def test_one_dropout_rate_serves_all_layers_and_a_list_one_each() -> None:
     def rates(dropout: float | tuple[float, ...]) -> list[float]:
         a = Architecture.from_keys("mlp", 4, (3, 3), "relu", dropout, "none", False, "kaiming")
-        return [layer.dropout.p for layer in PerceptronStack(a).hidden]
+        return [layer.dropout.p for layer in layers(PerceptronStack(a))]
 
     assert rates(0.4) == [0.4, 0.4]
     assert rates((0.1, 0.5)) == [0.1, 0.5]
@@ -151,13 +162,13 @@ def test_one_dropout_rate_serves_all_layers_and_a_list_one_each() -> None:
 )
 def test_weights_start_with_the_variance_that_is_promised(init: str, variance: float) -> None:
     model = stack((300,), init=init, size_px=32, seed=3)
-    weight = model.hidden[0].linear.weight.detach().double().numpy().reshape(-1)
+    weight = layers(model)[0].linear.weight.detach().double().numpy().reshape(-1)
     n = weight.size  # the variance of n normal draws has the relative error sqrt(2/n)
     assert weight.var() == pytest.approx(variance, rel=5 * math.sqrt(2 / n))
     assert abs(weight.mean()) < 5 * math.sqrt(variance / n)
     kurtosis = (weight**4).mean() / weight.var() ** 2  # 3 for a normal distribution
     assert kurtosis == pytest.approx(3.0, abs=5 * math.sqrt(24 / n))
-    assert not model.hidden[0].linear.bias.any()
+    assert not layers(model)[0].linear.bias.any()
     assert not model.output.bias.any()
 
 
@@ -223,5 +234,5 @@ def test_the_summary_fits_80_columns_and_loses_no_word(
     assert max(map(len, text.splitlines())) <= 80
     words = " ".join(text.replace(",", "").split())
     assert words.count(f" {activation} ") == len(hidden)
-    assert words.count("residual") == sum(layer.residual for layer in model.hidden)
+    assert words.count("residual") == sum(layer.residual for layer in layers(model))
     assert f"{parameter_count(model):,}" in text.splitlines()[-1]

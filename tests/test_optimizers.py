@@ -1,5 +1,6 @@
 """Update rules written in NumPy from the papers, and learning rates worked out by hand."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -18,100 +19,100 @@ from xray_classifier.history import COLUMNS, History, Run
 from xray_classifier.optimizers import lr_factor, make_optimizer, parameter_groups
 
 Array = NDArray[np.float64]
-Rule = Callable[[dict[str, Any], Array, Array, int], Array]
+State = dict[str, Array]
+Rule = Callable[[State, Array, Array, int], Array]
+ZERO, ONE = np.zeros(()), np.ones(())
 STEPS = 8
 LR = 0.05
 
 
-def sgd(s: dict[str, Any], w: Array, g: Array, t: int) -> Array:
+def sgd(s: State, w: Array, g: Array, t: int) -> Array:
     return w - LR * g
 
 
-def momentum(s: dict[str, Any], w: Array, g: Array, t: int) -> Array:
+def momentum(s: State, w: Array, g: Array, t: int) -> Array:
     """Polyak 1964, doi:10.1016/0041-5553(64)90137-5; the velocity starts as the first gradient."""
-    s["v"] = 0.9 * s.get("v", 0.0) + g
+    s["v"] = 0.9 * s.get("v", ZERO) + g
     return w - LR * s["v"]
 
 
-def nesterov(s: dict[str, Any], w: Array, g: Array, t: int) -> Array:
+def nesterov(s: State, w: Array, g: Array, t: int) -> Array:
     """Sutskever et al. 2013, ICML 28:1139, in the form that moves the looked-ahead weights."""
-    s["v"] = 0.9 * s.get("v", 0.0) + g
+    s["v"] = 0.9 * s.get("v", ZERO) + g
     return w - LR * (g + 0.9 * s["v"])
 
 
-def adagrad(s: dict[str, Any], w: Array, g: Array, t: int) -> Array:
+def adagrad(s: State, w: Array, g: Array, t: int) -> Array:
     """Duchi et al. 2011, JMLR 12:2121."""
-    s["sum"] = s.get("sum", 0.0) + g**2
+    s["sum"] = s.get("sum", ZERO) + g**2
     return w - LR * g / (np.sqrt(s["sum"]) + 1e-10)
 
 
-def adadelta(s: dict[str, Any], w: Array, g: Array, t: int) -> Array:
+def adadelta(s: State, w: Array, g: Array, t: int) -> Array:
     """Zeiler 2012, arXiv:1212.5701, algorithm 1 with rho 0.9, times the learning rate."""
-    s["g2"] = 0.9 * s.get("g2", 0.0) + 0.1 * g**2
-    move = np.sqrt(s.get("d2", 0.0) + 1e-6) / np.sqrt(s["g2"] + 1e-6) * g
-    s["d2"] = 0.9 * s.get("d2", 0.0) + 0.1 * move**2
+    s["g2"] = 0.9 * s.get("g2", ZERO) + 0.1 * g**2
+    move = np.sqrt(s.get("d2", ZERO) + 1e-6) / np.sqrt(s["g2"] + 1e-6) * g
+    s["d2"] = 0.9 * s.get("d2", ZERO) + 0.1 * move**2
     return w - LR * move
 
 
-def rmsprop(s: dict[str, Any], w: Array, g: Array, t: int) -> Array:
+def rmsprop(s: State, w: Array, g: Array, t: int) -> Array:
     """Tieleman & Hinton 2012, lecture 6.5, with the decay 0.99."""
-    s["g2"] = 0.99 * s.get("g2", 0.0) + 0.01 * g**2
+    s["g2"] = 0.99 * s.get("g2", ZERO) + 0.01 * g**2
     return w - LR * g / (np.sqrt(s["g2"]) + 1e-8)
 
 
-def rmsprop_momentum(s: dict[str, Any], w: Array, g: Array, t: int) -> Array:
+def rmsprop_momentum(s: State, w: Array, g: Array, t: int) -> Array:
     """Graves 2013, arXiv:1308.0850: the scaled gradients are accumulated."""
-    s["g2"] = 0.99 * s.get("g2", 0.0) + 0.01 * g**2
-    s["v"] = 0.9 * s.get("v", 0.0) + g / (np.sqrt(s["g2"]) + 1e-8)
+    s["g2"] = 0.99 * s.get("g2", ZERO) + 0.01 * g**2
+    s["v"] = 0.9 * s.get("v", ZERO) + g / (np.sqrt(s["g2"]) + 1e-8)
     return w - LR * s["v"]
 
 
-def moments(s: dict[str, Any], g: Array, t: int) -> tuple[Array, Array]:
+def moments(s: State, g: Array, t: int) -> tuple[Array, Array]:
     """First and second moments of Kingma & Ba 2015, without the correction of their bias."""
-    s["m"] = 0.9 * s.get("m", 0.0) + 0.1 * g
-    s["v"] = 0.999 * s.get("v", 0.0) + 0.001 * g**2
+    s["m"] = 0.9 * s.get("m", ZERO) + 0.1 * g
+    s["v"] = 0.999 * s.get("v", ZERO) + 0.001 * g**2
     return s["m"], s["v"]
 
 
-def adam(s: dict[str, Any], w: Array, g: Array, t: int) -> Array:
+def adam(s: State, w: Array, g: Array, t: int) -> Array:
     """Kingma & Ba 2015, arXiv:1412.6980, algorithm 1."""
     m, v = moments(s, g, t)
     return w - LR * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
 
 
-def amsgrad(s: dict[str, Any], w: Array, g: Array, t: int) -> Array:
+def amsgrad(s: State, w: Array, g: Array, t: int) -> Array:
     """Reddi et al. 2018, arXiv:1904.09237, algorithm 2, with Adam's correction of the bias."""
     m, v = moments(s, g, t)
-    s["top"] = np.maximum(s.get("top", 0.0), v)
+    s["top"] = np.maximum(s.get("top", ZERO), v)
     return w - LR * (m / (1 - 0.9**t)) / (np.sqrt(s["top"] / (1 - 0.999**t)) + 1e-8)
 
 
-def adamax(s: dict[str, Any], w: Array, g: Array, t: int) -> Array:
+def adamax(s: State, w: Array, g: Array, t: int) -> Array:
     """Kingma & Ba 2015, algorithm 2."""
-    s["m"] = 0.9 * s.get("m", 0.0) + 0.1 * g
-    s["u"] = np.maximum(0.999 * s.get("u", 0.0), np.abs(g) + 1e-8)
+    s["m"] = 0.9 * s.get("m", ZERO) + 0.1 * g
+    s["u"] = np.maximum(0.999 * s.get("u", ZERO), np.abs(g) + 1e-8)
     return w - LR / (1 - 0.9**t) * s["m"] / s["u"]
 
 
-def nadam(s: dict[str, Any], w: Array, g: Array, t: int) -> Array:
+def nadam(s: State, w: Array, g: Array, t: int) -> Array:
     """Dozat 2016, ICLR workshop, with his schedule of the momentum."""
     now, after = (0.9 * (1 - 0.5 * 0.96 ** (k * 0.004)) for k in (t, t + 1))
-    s["product"] = s.get("product", 1.0) * now
+    s["product"] = s.get("product", ONE) * now
     m, v = moments(s, g, t)
     ahead = after * m / (1 - s["product"] * after) + (1 - now) * g / (1 - s["product"])
     return w - LR * ahead / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
 
 
-def radam(s: dict[str, Any], w: Array, g: Array, t: int) -> Array:
+def radam(s: State, w: Array, g: Array, t: int) -> Array:
     """Liu et al. 2020, arXiv:1908.03265, algorithm 2: plain momentum until rho exceeds 5."""
     m, v = moments(s, g, t)
     rho_inf = 2 / (1 - 0.999) - 1
     rho = rho_inf - 2 * t * 0.999**t / (1 - 0.999**t)
     if rho <= 5:
         return w - LR * m / (1 - 0.9**t)
-    r = math.sqrt(
-        (rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)
-    )
+    r = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
     return w - LR * r * (m / (1 - 0.9**t)) * math.sqrt(1 - 0.999**t) / (np.sqrt(v) + 1e-8)
 
 
@@ -154,7 +155,7 @@ def test_an_optimizer_follows_its_paper(
             p.add_(0.3)  # biases too, so that a decay of them would show
     optimizer = make_optimizer(model, name, LR, weight_decay=decay, **extra)
     expected = [p.detach().numpy().copy() for p in model.parameters()]
-    states: list[dict[str, Any]] = [{} for _ in expected]
+    states: list[State] = [{} for _ in expected]
     for t, grads in enumerate(gradients(model), start=1):
         for index, (parameter, gradient) in enumerate(zip(model.parameters(), grads, strict=True)):
             parameter.grad = torch.from_numpy(gradient.copy())
@@ -228,8 +229,8 @@ def test_onecycle_by_hand() -> None:
     assert found[6] == pytest.approx(1.0)
     assert found[13] == pytest.approx((1 + 0.1) / 2)
     assert found[20] == pytest.approx(0.1)
-    assert all(a < b for a, b in zip(found[:6], found[1:7], strict=True))
-    assert all(a > b for a, b in zip(found[6:20], found[7:21], strict=True))
+    assert all(a < b for a, b in itertools.pairwise(found[:7]))
+    assert all(a > b for a, b in itertools.pairwise(found[6:]))
 
 
 def test_exponential_falls_once_an_epoch() -> None:
@@ -238,14 +239,14 @@ def test_exponential_falls_once_an_epoch() -> None:
 
 
 def test_plateau_and_constant() -> None:
-    keys: dict[str, Any] = {"steps_per_epoch": 3, "epochs": 9}
+    keys: State = {"steps_per_epoch": 3, "epochs": 9}
     assert factors("constant", 4, **keys) == [1, 1, 1, 1]
     assert factors("plateau", 3, factor=0.1, drops=2, **keys) == pytest.approx([0.01] * 3)
 
 
 @pytest.mark.parametrize("name", ["constant", "cosine", "onecycle", "plateau", "exponential"])
 def test_warm_up_rises_in_equal_steps_and_hands_over_to_the_schedule(name: str) -> None:
-    keys: dict[str, Any] = {"steps_per_epoch": 4, "factor": 0.5, "final_fraction": 0.01}
+    keys: State = {"steps_per_epoch": 4, "factor": 0.5, "final_fraction": 0.01}
     found = factors(name, 20, epochs=5, warmup_epochs=1.0, **keys)
     assert found[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
     without = factors(name, 16, epochs=4, **keys)
@@ -286,5 +287,5 @@ def test_the_config_reaches_the_learning_rate_of_a_run() -> None:
     assert rate(run) == pytest.approx(0.8 / 4)
     run.step = 15
     for loss in (1.0, 2.0, 2.0, 0.5, 3.0, 3.0, 3.0):  # drops after the third and the sixth
-        run.history.append(dict.fromkeys(COLUMNS["classify"], 0.0) | {"val_loss": loss})
+        run.history.append(dict.fromkeys(COLUMNS["classify"], ZERO) | {"val_loss": loss})
     assert rate(run) == pytest.approx(0.8 * 0.5**2)

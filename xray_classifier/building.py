@@ -93,6 +93,11 @@ def _require_images(rows: Mapping[str, Rows], config: Config) -> None:
             f"train.early_stopping.monitor is {monitor.column}, but there is no validation split; "
             "set data.split.val=0.15, or train.early_stopping.monitor=train_loss or null"
         )
+    if config.train.schedule.name == "plateau" and not len(rows["val"]):
+        raise DataError(
+            "train.schedule.name is plateau, which watches val_loss, but there is no validation "
+            "split; set data.split.val=0.15 or another schedule"
+        )
 
 
 def training_targets(

@@ -13,6 +13,7 @@ from xray_classifier.history import Monitor, Run
 from xray_classifier.terminal import HEARTBEAT_S, Terminal, seconds_in_words
 
 CURVES_EVERY_S = 10.0
+LINE_COLUMNS = 80
 
 Saved = tuple[Mapping[str, Tensor], Mapping[str, Any]]
 
@@ -263,25 +264,31 @@ def epoch_line(
 
     For example `ep 12/100  loss 0.312/0.341  val auroc .942  best 9  wait 3/10  4.1s  eta 5m00s`:
     training and validation loss, score, best epoch, epochs waited of the patience, seconds of this
-    epoch, time left if no epoch is saved by stopping.
+    epoch, time left if no epoch is saved by stopping. Where that is too long, the times are left
+    out first, then the score and the best epoch.
     """
     row = run.history.rows[-1]
     before_s = run.history.rows[-2]["elapsed_s"] if len(run.history.rows) > 1 else run.earlier_s
-    parts = [f"ep {run.epoch:>{len(str(run.epochs))}}/{run.epochs}"]
     losses = f"loss {_short(row['train_loss'])}"
-    has_validation = row["val_loss"] == row["val_loss"]
-    parts.append(f"{losses}/{_short(row['val_loss'])}" if has_validation else losses)
-    if has_validation:
-        parts.append(f"{score.replace('_', ' ')} {row[score]:.3f}".replace(" 0.", " ."))
+    scores, best, wait = "", "", ""
+    if row["val_loss"] == row["val_loss"]:  # not NaN: there is a validation split
+        losses += f"/{_short(row['val_loss'])}"
+        figure = f"{row[score]:.3f}" if abs(row[score]) < 1e3 else f"{row[score]:.2e}"
+        scores = f"{score.replace('_', ' ')} {figure}".replace(" 0.", " .")
     if monitor is not None:
-        best = monitor.best(run.history)
-        parts.append(f"best {'-' if best is None else best + 1}")
-        if patience is not None:
-            parts.append(f"wait {monitor.waited(run.history)}/{patience}")
-    parts.append(seconds_in_words(max(0.0, row["elapsed_s"] - before_s)))
-    parts.append(f"eta {seconds_in_words(left_s)}")
+        index = monitor.best(run.history)
+        best = f"best {'-' if index is None else index + 1}"
+        wait = "" if patience is None else f"wait {monitor.waited(run.history)}/{patience}"
+    took = seconds_in_words(max(0.0, row["elapsed_s"] - before_s))
+    left = f"eta {seconds_in_words(left_s)}"
+    number = f"ep {run.epoch:>{len(str(run.epochs))}}/{run.epochs}"
+    parts = [part for part in (number, losses, scores, best, wait, took, left) if part]
+    for spare in (took, left, scores, best):
+        if len("  ".join(parts)) > LINE_COLUMNS and spare in parts:
+            parts.remove(spare)
     return "  ".join(parts)
 
 
 def _short(value: float) -> str:
-    return f"{value:.3f}" if 1e-3 <= abs(value) < 1e3 else f"{value:.2e}"
+    plain = value == 0 or 1e-3 <= abs(value) < 1e3
+    return f"{value:.3f}" if plain else f"{value:.2e}"

@@ -1,5 +1,7 @@
 """Which device and which number format a run uses."""
 
+import re
+
 import torch
 
 from xray_classifier.errors import UsageError
@@ -18,18 +20,17 @@ def torch_device(name: str) -> torch.device:
     has_mps = torch.backends.mps.is_available()
     if name == "auto":
         return torch.device("cuda" if has_cuda else "mps" if has_mps else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"device {name!r} is none of auto, cpu, cuda, cuda:N, mps") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]+)?", name):
+        raise UsageError(f"device {name!r} is none of auto, cpu, cuda, cuda:N, mps")
+    number = int(name.partition(":")[2] or 0)
+    if name.startswith("cuda") and number >= torch.cuda.device_count():
         raise UsageError(
             f"device {name}: PyTorch sees {torch.cuda.device_count()} CUDA devices here; use "
             "--device auto, or run `xray-classifier doctor`"
         )
-    if device.type == "mps" and not has_mps:
+    if name == "mps" and not has_mps:
         raise UsageError("device mps: not available here; use --device auto")
-    return device
+    return torch.device(name)
 
 
 def number_format(precision: str, device: torch.device) -> str:

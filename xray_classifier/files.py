@@ -117,8 +117,9 @@ def csv_row(cells: Iterable[Any]) -> str:
     Floats keep every digit, None and NaN are empty.
     """
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow([_cell(cell) for cell in cells])
-    return buffer.getvalue()
+    # before Python 3.13 only characters of the line's own end are quoted, so both are in it
+    csv.writer(buffer, lineterminator="\r\n").writerow([_cell(cell) for cell in cells])
+    return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _cell(value: Any) -> str:

@@ -85,6 +85,8 @@ def restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
         group["lr"] = checkpoint.require("lr")
     rows = checkpoint.require("history")
     run.history.rows = [{k: math.nan if v is None else v for k, v in row.items()} for row in rows]
+    if run.epoch > 0 and run.batch == 0:
+        trainer.validate()  # the threshold of a best checkpoint needs its outputs
 
 
 def _optimizer_state(trainer: Trainer, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -115,9 +117,10 @@ def load_for_resume(run_dir: Path, overrides: list[str]) -> LoadedConfig:
 
 def newest_unfinished(parent: Path, name: str) -> Path | None:
     """The newest run of this name that was stopped before its end and can be resumed."""
-    pattern = re.compile(rf"\d{{8}}-\d{{6}}_{re.escape(name)}(-\d+)?")
-    candidates = [p for p in parent.glob(f"*_{name}*") if pattern.fullmatch(p.name)]
-    for run in sorted(candidates, reverse=True):
+    pattern = re.compile(rf"(\d{{8}}-\d{{6}})_{re.escape(name)}(?:-(\d+))?")
+    named = ((pattern.fullmatch(p.name), p) for p in parent.glob(f"*_{name}*"))
+    candidates = [(match[1], int(match[2] or 1), p) for match, p in named if match]
+    for _, _, run in sorted(candidates, reverse=True):
         try:
             status = json.loads((run / "summary.json").read_bytes())["status"]
         except (OSError, ValueError, KeyError):

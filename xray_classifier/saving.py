@@ -62,9 +62,9 @@ def run_best(config: Config, trainer: Trainer, content: Mapping[str, Any]) -> Sa
         "threshold": {"value": NO_VALIDATION_THRESHOLD, "policy": "fixed", "chosen_on": None},
     }
     run = trainer.run
-    if trainer.val_images is not None and config.task == "classify":
+    logits = run.val_outputs
+    if trainer.val_images is not None and logits is not None and config.task == "classify":
         labels = trainer.val_images.targets.cpu().numpy().astype(int)
-        logits = run.val_outputs if run.val_outputs is not None else np.zeros(len(labels))
         operating = _operating_point(
             labels, logits, config.evaluate.calibration, config.evaluate.threshold
         )

@@ -24,6 +24,7 @@ class Terminal:
         self.quiet = quiet
         self._kept: list[str] = []
         self.log: Path | None = None
+        self._clear_bar: Callable[[], object] | None = None
 
     @property
     def interactive(self) -> bool:
@@ -33,6 +34,8 @@ class Terminal:
     def say(self, text: str = "") -> None:
         """Write one or more lines."""
         if not self.quiet:
+            if self._clear_bar is not None:
+                self._clear_bar()
             try:
                 self.stream.write(encodable(text, self.stream) + "\n")
                 self.stream.flush()
@@ -79,7 +82,11 @@ class Terminal:
             def advance(done: int) -> None:
                 bar.update(done - bar.n)
 
-            yield advance
+            self._clear_bar = bar.clear
+            try:
+                yield advance
+            finally:
+                self._clear_bar = None
 
     def _heartbeat(self, label: str, total: int, unit: str) -> Callable[[int], None]:
         last_s = time.monotonic()

@@ -123,14 +123,20 @@ class Trainer:
         value = float(loss.item())
         self._refuse_non_finite("loss", value)
         self.scaler.scale(loss).backward()
-        if self.grad_clip is not None:
-            self.scaler.unscale_(self.optimizer)
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip)
-            if not self.scaler.is_enabled():  # fp16 skips such a step and lowers its scale
-                self._refuse_non_finite("gradient norm", float(norm))
+        self._limit_gradient()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return value
+
+    def _limit_gradient(self) -> None:
+        """Refuse a gradient that is not finite; shorten one that is longer than `grad_clip`."""
+        self.scaler.unscale_(self.optimizer)
+        parameters = list(self.model.parameters())
+        norm = nn.utils.get_total_norm(p.grad for p in parameters if p.grad is not None)
+        if not self.scaler.is_enabled():  # fp16 skips such a step and lowers its scale
+            self._refuse_non_finite("gradient norm", float(norm))
+        if self.grad_clip is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self.grad_clip, norm)
 
     def finish_epoch(self) -> None:
         """Judge the weights on validation, write the record, tell the callbacks."""

@@ -8,6 +8,7 @@ two builds at once do not meet.
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
@@ -92,13 +93,14 @@ def cached_images(
     digests = content_digests(manifest, folder, workers)
     entry = folder / entry_key(digests, size, crop, intensity)
     reused = entry.is_dir()
-    opened = _open_entry(entry)
+    shape = (len(manifest), size, size)
+    opened = _open_entry(entry, shape)
     if opened is None:
         reused = False
         shutil.rmtree(entry, ignore_errors=True)
         decode = _decoder(manifest, size, crop, intensity)
         _build_entry(entry, digests, decode, size, workers, progress)
-        opened = _open_entry(entry)
+        opened = _open_entry(entry, shape)
     if opened is None:
         raise OutputError(f"the cache at {printable(entry)} cannot be read back; set data.cache")
     images, reasons = opened
@@ -258,9 +260,7 @@ def _write_array(
     state = hashlib.blake2b(digest_size=16)
     blank = bytes(size * size)
     with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(
-            file, {"descr": "|u1", "fortran_order": False, "shape": (n, size, size)}
-        )
+        file.write(_array_header((n, size, size)))
         for row, film in enumerate(films):
             if isinstance(film, DecodeError):
                 reasons[row] = film.reason
@@ -274,17 +274,32 @@ def _write_array(
     return reasons, state.hexdigest()
 
 
-def _open_entry(entry: Path) -> tuple[NDArray[np.uint8], tuple[str, ...]] | None:
+def _array_header(shape: tuple[int, int, int]) -> bytes:
+    """What stands before the pixels in an .npy file."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
+    return header.getvalue()
+
+
+def _open_entry(
+    entry: Path, shape: tuple[int, int, int]
+) -> tuple[NDArray[np.uint8], tuple[str, ...]] | None:
     """Open and verify an entry; None when it is missing or damaged."""
     try:
         index = json.loads((entry / INDEX_NAME).read_bytes())
+        header = _array_header(shape)
+        with (entry / ARRAY_NAME).open("rb") as file:
+            if file.read(len(header)) != header:
+                return None
         # Copy-on-write, because torch refuses to share read-only memory; nothing writes to it.
-        images = np.load(entry / ARRAY_NAME, mmap_mode="c", allow_pickle=False)
-        checksum, reasons = index["checksum"], index["reasons"]
-        if images.dtype != np.uint8 or images.ndim != 3 or array_checksum(images) != checksum:
+        images = np.memmap(entry / ARRAY_NAME, np.uint8, "c", offset=len(header), shape=shape)
+        if array_checksum(images) != index["checksum"]:
             return None
-        return images, tuple(reasons.get(str(row), "") for row in range(len(images)))
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
+        reasons = index["reasons"]
+        return images, tuple(str(reasons.get(str(row), "")) for row in range(len(images)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -30,11 +30,15 @@ __all__ = ["REASONS", "Film", "decode_file", "film_from_array", "prepare", "read
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
 """Tried in this order. Others that Pillow knows are left out: EPS, for one, runs Ghostscript."""
 
-DRAFT_FACTOR = 4
+DRAFT_FACTOR = 8
 """A JPEG may be decoded at 1/2, 1/4 or 1/8 while its shorter side keeps this many times S pixels.
 
-On 205 full-size radiographs (S = 64, one x86 core) this takes 1.25 s instead of 3.0 s, and
-the equalized result differs by 0.12 levels of 255 on average, by 2 at the 99.9th percentile."""
+At 4 times, a stack trained on 5,216 films at S = 64 moved its probability by up to 0.003 on 205
+full-size radiographs; at 8 times, with whole blocks only, by up to 0.001."""
+
+BLOCK_PX = 8
+"""Both sides must be multiples of this: what an encoder fills its last block with, beyond the edge
+of the film, would be mixed into the last pixels of a reduced picture, by tens of levels."""
 
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 STARTS_OF_IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"II*\0", b"MM\0*", b"GIF8", b"\0\0\0\x0cjP  ")
@@ -88,14 +92,13 @@ def _read_picture(content: bytes, draft_px: int | None) -> Film:
         if getattr(image, "is_animated", False):
             raise DecodeError("multi_image", "the file holds more than one picture")
         _refuse_lost_depth(image)
-        shape = image.height, image.width
         shrink = _draft(image, draft_px)
         image.load()
         film = _film(image)
         # After load, for a PNG may end with its EXIF; Pillow turns a TIFF itself.
         orientation = image.getexif().get(0x0112, 1)
     if shrink > 1:
-        return Film(film.pixels, film.full_scale, film.mask, shrink, shape)
+        return Film(film.pixels, film.full_scale, film.mask, shrink)
     mask = None if film.mask is None else _upright(film.mask, orientation)
     return Film(_upright(film.pixels, orientation), film.full_scale, mask)
 
@@ -126,12 +129,13 @@ def _refuse_lost_depth(image: "ImageFile") -> None:
 def _draft(image: "ImageFile", draft_px: int | None) -> int:
     """Ask a JPEG decoder for luma alone, and for 1/n of the size if allowed; returns n.
 
-    A picture that EXIF turns is decoded in full, for its last row may lie anywhere afterwards.
+    A picture that EXIF turns, or whose last blocks are partial, is decoded in full.
     """
     if image.format != "JPEG" or image.mode not in ("L", "RGB"):
         return 1
     shrink = 1
-    if draft_px is not None and image.getexif().get(0x0112, 1) == 1:
+    whole_blocks = image.width % BLOCK_PX == 0 and image.height % BLOCK_PX == 0
+    if draft_px is not None and whole_blocks and image.getexif().get(0x0112, 1) == 1:
         while shrink < 8 and min(image.size) >= 2 * shrink * draft_px:
             shrink *= 2
     size = (image.width // shrink, image.height // shrink) if shrink > 1 else None

@@ -23,15 +23,12 @@ class Film:
             declared by the file and fully transparent pixels.
         shrink: Film pixels per stored pixel along each side: 2, 4 or 8 for a JPEG decoded at
             reduced size, else 1.
-        shape: Height and width of the film in its own pixels when `shrink` is above 1: the last
-            stored row and column may cover less than `shrink` of them. None: that of `pixels`.
     """
 
     pixels: NDArray[Any]
     full_scale: float
     mask: NDArray[np.bool_] | None = None
     shrink: int = 1
-    shape: tuple[int, int] | None = None
 
 
 def film_from_array(array: NDArray[Any]) -> Film:

@@ -45,7 +45,7 @@ def prepare(film: Film, size: int, crop: str, intensity: str) -> NDArray[np.uint
     Raises:
         DecodeError: blank, if the film shows one grey level or consists of padding.
     """
-    height, width = film.shape or film.pixels.shape
+    height, width = (side * film.shrink for side in film.pixels.shape)
     region = {"center": _central_square, "pad": _all, "stretch": _all}[crop](height, width)
     rows, columns = _fitted(height, width, size) if crop == "pad" else (size, size)
     grey, valid = _resized(film, region, rows, columns)

@@ -157,7 +157,7 @@ def shadow_window(solid: Solid, x: Floats) -> Window:
 
     Args:
         solid: The solid, H rows.
-        x: Position of each pixel in cm, shape (H, W), rising along a row, linear down a column.
+        x: Position of each pixel in cm, shape (H, W), in even steps along a row and down a column.
 
     Returns:
         Slices of rows and columns; empty where the solid lies off the film.
@@ -167,11 +167,14 @@ def shadow_window(solid: Solid, x: Floats) -> Window:
         return slice(0, 0), slice(0, 0)
     first, last = int(rows[0]), int(rows[-1])
     inside = slice(first, last + 1)
-    low = (solid.centre_x[inside] - solid.half_width[inside]).min()
-    high = (solid.centre_x[inside] + solid.half_width[inside]).max()
-    left = min(x[first].searchsorted(low), x[last].searchsorted(low))
-    right = max(x[first].searchsorted(high), x[last].searchsorted(high))
-    return inside, slice(int(left), int(right))
+    centre, half = solid.centre_x[inside], solid.half_width[inside]
+    low, high = float((centre - half).min()), float((centre + half).max())
+    starts, pixel_cm = (float(x[first, 0]), float(x[last, 0])), float(x[0, 1] - x[0, 0])
+    left = math.ceil((low - max(starts)) / pixel_cm - 1e-6)
+    right = math.floor((high - min(starts)) / pixel_cm + 1e-6) + 1
+    n_columns = x.shape[1]
+    left = min(max(left, 0), n_columns)
+    return inside, slice(left, min(max(right, left), n_columns))
 
 
 def add_chord(total: Floats, solid: Solid, x: Floats, weight: float | Floats = 1.0) -> None:
