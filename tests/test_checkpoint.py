@@ -137,7 +137,7 @@ def test_forged_metadata_is_refused(metadata: dict[str, str], tmp_path: Path) ->
         (2).to_bytes(8, "little") + b"{}",
         (90).to_bytes(8, "little") + b'{"sha256":"' + b"0" * 64 + b'"}' + b" " * 30,
         b"PK\x03\x04" + b"\0" * 200,
-        "text, no model".encode() * 20,
+        b"text, no model" * 20,
     ],
 )
 def test_what_is_no_checkpoint_is_refused(raw: bytes, tmp_path: Path) -> None:

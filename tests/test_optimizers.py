@@ -102,18 +102,21 @@ def nadam(s: State, w: Array, g: Array, t: int) -> Array:
     s["product"] = s.get("product", ONE) * now
     m, v = moments(s, g, t)
     ahead = after * m / (1 - s["product"] * after) + (1 - now) * g / (1 - s["product"])
-    return w - LR * ahead / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    step: Array = LR * ahead / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    return w - step
 
 
 def radam(s: State, w: Array, g: Array, t: int) -> Array:
     """Liu et al. 2020, arXiv:1908.03265, algorithm 2: plain momentum until rho exceeds 5."""
     m, v = moments(s, g, t)
-    rho_inf = 2 / (1 - 0.999) - 1
-    rho = rho_inf - 2 * t * 0.999**t / (1 - 0.999**t)
+    rho_inf: float = 2 / (1 - 0.999) - 1
+    rho: float = rho_inf - 2 * t * 0.999**t / (1 - 0.999**t)
     if rho <= 5:
         return w - LR * m / (1 - 0.9**t)
-    r = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
-    return w - LR * r * (m / (1 - 0.9**t)) * math.sqrt(1 - 0.999**t) / (np.sqrt(v) + 1e-8)
+    r: float = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+    adapted: Array = math.sqrt(1 - 0.999**t) / (np.sqrt(v) + 1e-8)
+    move: Array = r * (m / (1 - 0.9**t)) * adapted
+    return w - LR * move
 
 
 RULES: list[tuple[str, dict[str, Any], Rule]] = [
@@ -239,14 +242,14 @@ def test_exponential_falls_once_an_epoch() -> None:
 
 
 def test_plateau_and_constant() -> None:
-    keys: State = {"steps_per_epoch": 3, "epochs": 9}
+    keys: dict[str, Any] = {"steps_per_epoch": 3, "epochs": 9}
     assert factors("constant", 4, **keys) == [1, 1, 1, 1]
     assert factors("plateau", 3, factor=0.1, drops=2, **keys) == pytest.approx([0.01] * 3)
 
 
 @pytest.mark.parametrize("name", ["constant", "cosine", "onecycle", "plateau", "exponential"])
 def test_warm_up_rises_in_equal_steps_and_hands_over_to_the_schedule(name: str) -> None:
-    keys: State = {"steps_per_epoch": 4, "factor": 0.5, "final_fraction": 0.01}
+    keys: dict[str, Any] = {"steps_per_epoch": 4, "factor": 0.5, "final_fraction": 0.01}
     found = factors(name, 20, epochs=5, warmup_epochs=1.0, **keys)
     assert found[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
     without = factors(name, 16, epochs=4, **keys)
@@ -287,5 +290,5 @@ def test_the_config_reaches_the_learning_rate_of_a_run() -> None:
     assert rate(run) == pytest.approx(0.8 / 4)
     run.step = 15
     for loss in (1.0, 2.0, 2.0, 0.5, 3.0, 3.0, 3.0):  # drops after the third and the sixth
-        run.history.append(dict.fromkeys(COLUMNS["classify"], ZERO) | {"val_loss": loss})
+        run.history.append(dict.fromkeys(COLUMNS["classify"], 0.0) | {"val_loss": loss})
     assert rate(run) == pytest.approx(0.8 * 0.5**2)

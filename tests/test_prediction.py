@@ -215,7 +215,9 @@ def test_jsonl_says_what_csv_says(
     assert len(lines) == len(rows)
     for line, row in zip(lines, rows, strict=True):
         assert list(line) == COLUMNS
-        shown = {k: "" if v is None else v if isinstance(v, str) else repr(v) for k, v in line.items()}
+        shown = {
+            k: "" if v is None else v if isinstance(v, str) else repr(v) for k, v in line.items()
+        }
         assert shown == row
     flagged = program("predict", tiny_run, batch, "-o", "-", "--format", "jsonl")
     assert flagged.out == (tmp_path / "p.jsonl").read_text()

@@ -29,6 +29,9 @@ TINY = (
 )
 
 
+_made: list[Path] = []
+
+
 @dataclass(frozen=True)
 class Said:
     """What one command came to."""
@@ -66,9 +69,11 @@ def program(capsys: pytest.CaptureFixture[str]) -> Program:
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run on phantoms; tests do not change it, see `own_run`."""
-    out = tmp_path_factory.mktemp("tiny")
-    assert main(["train", "-c", "demo", "-q", "-o", str(out), "--name", "tiny", *TINY]) == 0
-    return next(out.glob("*_tiny"))
+    if not _made:  # each test file that imports this fixture has its own
+        out = tmp_path_factory.mktemp("tiny")
+        assert main(["train", "-c", "demo", "-q", "-o", str(out), "--name", "tiny", *TINY]) == 0
+        _made.append(next(out.glob("*_tiny")))
+    return _made[0]
 
 
 @pytest.fixture

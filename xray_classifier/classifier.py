@@ -22,6 +22,19 @@ from xray_classifier.model import Architecture, PerceptronStack
 from xray_classifier.operating_points import OperatingCurve, parse_threshold, solve
 
 CLASS_NAMES = ("healthy", "sick")
+TASKS = ("classify", "regress")
+PARTS = {
+    "task": str,
+    "architecture": dict,
+    "pixels": dict,
+    "calibration": dict,
+    "threshold": dict,
+    "image": dict,
+    "labels": dict,
+    "data": dict,
+    "environment": dict,
+    "seed": int,
+}
 REJECTED = (
     "multi_image",
     "unsupported_mode",
@@ -229,6 +242,7 @@ def load_classifier(
 
 def assemble(checkpoint: Checkpoint, device: str, threshold: str | float) -> Classifier:
     """Build the classifier that a checkpoint describes; arguments as in `load_classifier`."""
+    _require_parts(checkpoint)
     try:
         architecture = Architecture.from_dict(checkpoint.require("architecture"))
         model = PerceptronStack(architecture)
@@ -236,12 +250,11 @@ def assemble(checkpoint: Checkpoint, device: str, threshold: str | float) -> Cla
         pixels = checkpoint.require("pixels")
         standardize = Standardize(float(pixels["mean"]), float(pixels["std"]))
         calibration = Calibration.from_dict(checkpoint.require("calibration"))
+        _try_image_settings(checkpoint.require("image"), architecture.size_px)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{printable(checkpoint.path)} does not describe a network that fits its weights"
         ) from error
-    for key in ("task", "image", "labels", "data"):
-        checkpoint.require(key)
     number, policy = _threshold(checkpoint, threshold)
     return Classifier(
         model=model.to(torch_device(device)).eval(),
@@ -254,10 +267,30 @@ def assemble(checkpoint: Checkpoint, device: str, threshold: str | float) -> Cla
     )
 
 
+def _require_parts(checkpoint: Checkpoint) -> None:
+    for key, kind in PARTS.items():
+        part = checkpoint.require(key)
+        if not isinstance(part, kind) or (key == "task" and part not in TASKS):
+            raise CheckpointError(f"{printable(checkpoint.path)}: its {key!r} makes no sense")
+
+
+def _try_image_settings(settings: Mapping[str, Any], size_px: int) -> None:
+    """Prepare one small picture; ValueError, TypeError or KeyError where the settings are none."""
+    if settings["size"] != size_px:
+        raise ValueError(f"images of {settings['size']!r} px for a network of {size_px} px")
+    ramp = film_from_array(np.arange(16, dtype=np.uint8).reshape(4, 4))
+    prepare(ramp, size_px, settings["crop"], settings["intensity"])
+
+
 def _threshold(checkpoint: Checkpoint, asked: str | float) -> tuple[float, str]:
     stored = checkpoint.require("threshold")
     if asked == "auto":
-        return float(stored["value"]), str(stored["policy"])
+        try:
+            return float(stored["value"]), str(stored["policy"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{printable(checkpoint.path)} stores no threshold; give --threshold a number"
+            ) from error
     try:
         policy = parse_threshold(asked)
     except UsageError as error:

@@ -11,7 +11,7 @@ from xray_classifier.classifier import Classifier, load_classifier, run_of
 from xray_classifier.config import DataConfig
 from xray_classifier.config_file import data_section
 from xray_classifier.data.loading import Radiographs, run_decode, run_loading, run_manifest
-from xray_classifier.errors import DataError, UsageError
+from xray_classifier.errors import CheckpointError, ConfigError, DataError, UsageError
 from xray_classifier.files import make_folder, printable
 from xray_classifier.history import History, Monitor
 from xray_classifier.judgement import judge
@@ -105,6 +105,12 @@ def _data_config(classifier: Classifier, data: Path | None, overrides: Sequence[
                 f"these can: {', '.join(MAY_OVERRIDE)}"
             )
     stored = dict(classifier.content["data"])
+    try:
+        data_section(stored)
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{printable(classifier.path)} does not say how its images were prepared"
+        ) from error
     if data is not None:
         # relative paths on the command line count from the working directory
         stored |= {"source": "auto", "path": str(data.absolute()), "limit": None}

@@ -148,7 +148,10 @@ def run_callbacks(
         callbacks.append(TestCurve(test_path, lambda: _split_loss(trainer, test_images)))
     live = test_path if train.test_curve == "live" else None
     callbacks.append(
-        Curves(folder / "curves.png", lambda run: draw_curves(run.history, monitor, live, run.stop_reason))
+        Curves(
+            folder / "curves.png",
+            lambda run: draw_curves(run.history, monitor, live, run.stop_reason),
+        )
     )
     if monitor is not None and patience is not None:
         callbacks.append(EarlyStopping(monitor, patience))

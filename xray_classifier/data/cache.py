@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from xray_classifier.data.decode import decode_file, film_from_array, prepare
 from xray_classifier.data.manifest import Manifest, NpzImages
-from xray_classifier.data.phantoms import draw_phantom
+from xray_classifier.data.phantoms import PHANTOM_RECIPE, draw_phantom
 from xray_classifier.errors import DecodeError, OutputError
 from xray_classifier.files import make_folder, printable, write_json
 
@@ -123,7 +123,7 @@ def content_digests(manifest: Manifest, folder: Path, workers: int) -> tuple[str
     if manifest.kind == "npz" and manifest.root is not None:
         whole = _digest_file(manifest.root)[0]
     else:
-        whole = f"phantoms {manifest.phantom_seed}"
+        whole = f"phantoms {PHANTOM_RECIPE} {manifest.phantom_seed}"
     return tuple(_short_digest(f"{whole} {row}".encode()) for row in manifest.ids)
 
 
