@@ -3,9 +3,11 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tiny_runs import TINY, Program, class_folders, film, no_pictures, program, rows_of, tiny_run
 
 import xray_classifier
@@ -70,7 +72,11 @@ def test_predicting_gives_what_the_verb_gives(
 def test_arrays_of_any_depth_are_answered_alike(tiny_run: Path) -> None:
     classifier = load_classifier(tiny_run, "cpu")
     grey = film(5)
-    given = [grey, grey.astype(np.uint16) * 257, grey.astype(np.float32) / 255]
+    given: list[str | Path | NDArray[Any]] = [
+        grey,
+        grey.astype(np.uint16) * 257,
+        grey.astype(np.float32) / 255,
+    ]
     answers = classifier.predict(given)
     assert answers["status"].tolist() == ["ok"] * 3
     assert float(answers["p_sick"].max() - answers["p_sick"].min()) <= 2e-3

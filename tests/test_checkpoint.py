@@ -233,7 +233,7 @@ def test_a_missing_path_lists_model_files_nearby_newest_first(tmp_path: Path) ->
         find_checkpoint(tmp_path / "runs" / "odl")
     message = str(caught.value)
     assert message.index(str(new)) < message.index(str(old))
-    with pytest.raises(UsageError, match="holds no checkpoints/best.safetensors"):
+    with pytest.raises(UsageError, match=r"holds no checkpoints/best\.safetensors"):
         find_checkpoint(tmp_path / "runs")
 
 

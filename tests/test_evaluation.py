@@ -273,7 +273,7 @@ def test_nothing_else_can_be_overridden(override: str, tiny_run: Path, program: 
 def test_a_threshold_is_the_same_whatever_the_data(
     policy: str, tiny_run: Path, hospital: Path, tmp_path: Path, program: Program
 ) -> None:
-    thresholds = []
+    thresholds: list[float] = []
     for where in ([], ["--data", hospital], ["--split", "train"]):
         out = tmp_path / str(len(thresholds))
         words = ["evaluate", tiny_run, *where, "--threshold", policy, "-o", out]

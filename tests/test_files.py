@@ -37,20 +37,25 @@ def refusing(number: int) -> Any:
     return refuse
 
 
+def write_and_fail(path: Path, error: BaseException) -> None:
+    """Write half of a file, then raise."""
+    with atomic_file(path) as file:
+        file.write(b"half of the new")
+        raise error
+
+
 def test_an_error_inside_the_block_leaves_the_old_content_and_no_other_file(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_bytes(b"old")
-    with pytest.raises(KeyError), atomic_file(path) as file:
-        file.write(b"half of the new")
-        raise KeyError("bug")
+    with pytest.raises(KeyError):
+        write_and_fail(path, KeyError("bug"))
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_ctrl_c_inside_the_block_leaves_no_other_file(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), atomic_file(tmp_path / "table.csv") as file:
-        file.write(b"half")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        write_and_fail(tmp_path / "table.csv", KeyboardInterrupt())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -72,7 +77,7 @@ def test_a_refusing_disk_is_an_output_error_that_names_the_path(
     path = tmp_path / "table.csv"
     path.write_bytes(b"old")
     monkeypatch.setattr(os, call, refusing(number))
-    with pytest.raises(OutputError, match="table.csv") as caught:
+    with pytest.raises(OutputError, match=r"table\.csv") as caught:
         write_bytes(path, b"new")
     monkeypatch.undo()
     assert caught.value.exit_code == 6
@@ -88,7 +93,7 @@ def test_the_content_is_on_disk_before_the_name_moves_and_the_name_before_the_en
     fsync, replace = os.fsync, os.replace
 
     def seen_fsync(descriptor: int) -> None:
-        calls.append("folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")
+        calls.append("folder" if Path(f"/proc/self/fd/{descriptor}").is_dir() else "file")
         fsync(descriptor)
 
     def seen_replace(one: str, other: str) -> None:

@@ -1,4 +1,4 @@
-"""From the data section to split and checked images: what is left out, and what counts as change."""
+"""From the data section to split and checked images: what is left out, what counts as change."""
 
 import os
 from collections import Counter

@@ -254,7 +254,7 @@ def test_hostile_names_are_rows_like_any_other(
     for number, name in enumerate(names):
         root.mkdir(exist_ok=True)
         Image.fromarray(film(number)).save(tmp_path / "film.png")
-        os.rename(tmp_path / "film.png", os.fsencode(root) + b"/" + name)
+        (tmp_path / "film.png").rename(root / os.fsdecode(name))
     said = program("predict", tiny_run, root, "-o", tmp_path / "p.csv")
     assert said.code == 0
     rows = rows_of(tmp_path / "p.csv")
@@ -286,7 +286,7 @@ def test_standard_output_takes_any_name_in_any_encoding(
     from xray_classifier.cli import main
 
     Image.fromarray(film(0)).save(tmp_path / "film.png")
-    os.rename(tmp_path / "film.png", os.fsencode(tmp_path) + b"/b\xff\xc3\xa9.png")
+    (tmp_path / "film.png").rename(tmp_path / os.fsdecode(b"b\xff\xc3\xa9.png"))
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding, errors="strict"))
     assert main(["predict", str(tiny_run), str(tmp_path), "-o", "-"]) == 0
@@ -346,6 +346,7 @@ def test_an_end_in_the_middle_leaves_nothing_behind(
 ) -> None:
     target = tmp_path / "out"
     target.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # the log of a bug
     interrupted_at(monkeypatch, error)
     assert program("predict", tiny_run, batch, "-o", target / "p.csv").code == code
     assert list(target.iterdir()) == []

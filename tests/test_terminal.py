@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from xray_classifier import terminal as module
 from xray_classifier.terminal import Terminal, encodable, seconds_in_words
 
 
@@ -69,7 +68,7 @@ def test_there_is_no_bar_in_a_file_but_a_line_now_and_then(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now_s = [0.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr("xray_classifier.terminal.time.monotonic", lambda: now_s[0])
     stream = io.StringIO()
     with Terminal(stream).bar("decoding", 1000, "img") as bar:
         for done in range(1, 1001):

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,12 +84,11 @@ def own_run(tiny_run: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the figures of a judgement, which take most of its time."""
     monkeypatch.setattr(
         "xray_classifier.judgement_files.judgement_figures", lambda judgement, curves: {}
     )
-    yield
 
 
 def film(seed: int, side_px: int = 24) -> NDArray[np.uint8]:

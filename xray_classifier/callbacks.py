@@ -33,6 +33,9 @@ class Callback:
     def on_train_end(self, run: Run) -> None:
         """After the last step, also when the run was stopped."""
 
+    def on_train_abort(self, run: Run) -> None:
+        """When an error ends the run."""
+
 
 class HistoryWriter(Callback):
     """Keep history.csv complete on disk after each epoch."""
@@ -238,6 +241,10 @@ class Progress(Callback):
 
     def on_train_end(self, run: Run) -> None:
         """Leave the terminal clean."""
+        self._drop_bar()
+
+    def on_train_abort(self, run: Run) -> None:
+        """Leave the terminal clean for the message."""
         self._drop_bar()
 
     def _left(self, run: Run) -> float:

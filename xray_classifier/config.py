@@ -275,7 +275,7 @@ class EarlyStoppingConfig(Section):
     patience: Count | None = 10
     """Epochs without improvement before stopping; null: never stop early, but keep the best."""
     min_delta: NonNegative = 0.0
-    """A change smaller than this is no improvement."""
+    """A change of this size or smaller is no improvement."""
     start_from_epoch: Annotated[int, Field(ge=0)] = 0
     """Epochs to let pass before any is judged."""
     restore_best: bool = True

@@ -34,7 +34,8 @@ def stop_on_signals(notice: Callable[[str], None]) -> Iterator[StopRequest]:
         if request.signal_name is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         request.signal_name = signal.Signals(number).name
-        notice(f"{request.signal_name}: finishing this step and saving; again to leave at once")
+        more = "; Ctrl-C again to leave at once" if number == signal.SIGINT else ""
+        notice(f"{request.signal_name}: finishing this step and saving{more}")
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, handle) for number in numbers}

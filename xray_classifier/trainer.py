@@ -80,19 +80,26 @@ class Trainer:
         Raises:
             NonFiniteError: The loss or the gradient is NaN or infinite; no step was taken on it.
         """
+        try:
+            for callback in self.callbacks:
+                callback.on_train_start(self.run)
+            self._run_epochs()
+            for callback in self.callbacks:
+                callback.on_train_end(self.run)
+        except BaseException:
+            for callback in self.callbacks:
+                callback.on_train_abort(self.run)
+            raise
+
+    def _run_epochs(self) -> None:
         run = self.run
-        for callback in self.callbacks:
-            callback.on_train_start(run)
         while run.epoch < run.epochs and run.stop_reason is None:
             self.train_epoch()
             if run.interrupted_by is not None:
                 run.stop(f"{run.interrupted_by} received")
-                break
+                return
             self.finish_epoch()
-        if run.stop_reason is None:
-            run.stop(f"all {run.epochs} epochs done")
-        for callback in self.callbacks:
-            callback.on_train_end(run)
+        run.stop(f"all {run.epochs} epochs done")
 
     def train_epoch(self) -> None:
         """Take the steps of one epoch, or those that are left of it."""

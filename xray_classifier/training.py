@@ -89,10 +89,22 @@ def run_training(
     _write_beginning(folder, loaded, config, radiographs, trainer, keep_original=resume is not None)
     trainer.callbacks = run_callbacks(config, folder, trainer, radiographs, content, terminal)
     if resume is not None:
-        restore(trainer, load_checkpoint(find_checkpoint(resume, "last")))
-        terminal.say(f"going on after epoch {trainer.run.epoch}, step {trainer.run.step}")
+        _go_on(trainer, resume, terminal)
     _fit(trainer, folder, terminal, run_monitor(config.train))
     return _finish(folder, radiographs, trainer, config, terminal)
+
+
+def _go_on(trainer: Trainer, run_dir: Path, terminal: Terminal) -> None:
+    """Bring the trainer to where the run was stopped, and say where that is."""
+    checkpoint = load_checkpoint(find_checkpoint(run_dir, "last"))
+    restore(trainer, checkpoint)
+    terminal.say(f"going on after epoch {trainer.run.epoch}, step {trainer.run.step}")
+    threads = checkpoint.content.get("threads")
+    if threads != torch.get_num_threads():
+        terminal.warn(
+            f"the run used {threads} CPU threads, this one uses {torch.get_num_threads()}: the "
+            f"weights will differ in their last bits; train.threads={threads} makes them equal"
+        )
 
 
 def run_dry(loaded: LoadedConfig, terminal: Terminal) -> dict[str, Any]:
