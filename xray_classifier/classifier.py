@@ -1,6 +1,6 @@
 """A trained model with all that its answers need: preprocessing, calibration, threshold, names."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ from xray_classifier.inference import predict_logits
 from xray_classifier.metrics import decide, sigmoid
 from xray_classifier.model import Architecture, PerceptronStack
 from xray_classifier.operating_points import OperatingCurve, parse_threshold, solve
+
+Image = str | Path | NDArray[Any]
+"""A file, or an array (H, W) of uint8, uint16 or float in [0, 1]."""
 
 CLASS_NAMES = ("healthy", "sick")
 TASKS = ("classify", "regress")
@@ -102,7 +105,7 @@ class Classifier:
         """
         return nn.Sequential(self.standardize, self.model).eval()
 
-    def prepare(self, image: str | Path | NDArray[Any]) -> NDArray[np.uint8]:
+    def prepare(self, image: Image) -> NDArray[np.uint8]:
         """One image as the model sees it.
 
         Args:
@@ -140,7 +143,7 @@ class Classifier:
         p_sick = self.calibration.apply(outputs)
         return Scores(outputs, sigmoid(outputs), p_sick, decide(p_sick, self.threshold))
 
-    def predict(self, images: "list[str | Path | NDArray[Any]] | str | Path | NDArray[Any]") -> Any:
+    def predict(self, images: Sequence[Image] | Image) -> Any:
         """Answers for files or arrays, one row each, in order.
 
         Args:
@@ -152,7 +155,7 @@ class Classifier:
         """
         import pandas
 
-        given = images if isinstance(images, list) else [images]
+        given = [images] if isinstance(images, (str, Path, np.ndarray)) else list(images)
         names = [
             printable(image) if not isinstance(image, np.ndarray) else f"array {place}"
             for place, image in enumerate(given)
@@ -160,7 +163,7 @@ class Classifier:
         prepared = [self.attempt(image) for image in given]
         return pandas.DataFrame(self.rows(names, prepared), columns=list(self.columns))
 
-    def attempt(self, image: str | Path | NDArray[Any]) -> NDArray[np.uint8] | DecodeError:
+    def attempt(self, image: Image) -> NDArray[np.uint8] | DecodeError:
         """`prepare`, with the error as a value."""
         try:
             return self.prepare(image)

@@ -13,11 +13,14 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xray_classifier.arguments import parse
 from xray_classifier.errors import UsageError, XrayError
 from xray_classifier.terminal import Terminal
+
+if TYPE_CHECKING:
+    from xray_classifier.config_file import LoadedConfig
 
 PARTLY_DONE = 4
 INTERRUPTED = 130
@@ -101,24 +104,12 @@ def _flag_overrides(arguments: argparse.Namespace, keys: dict[str, str]) -> list
 
 
 def _train(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    from xray_classifier.config_file import load_config
-    from xray_classifier.resume import load_for_resume, newest_unfinished
     from xray_classifier.training import run_dry, run_training
 
     keys = {"limit": "data.limit", "seed": "seed", "device": "train.device",
             "workers": "data.workers", "name": "name"}  # fmt: skip
     overrides = _flag_overrides(arguments, keys)
-    resume: Path | None = None
-    if arguments.resume is None or arguments.resume == "auto":
-        if arguments.config is None:
-            raise UsageError("train needs -c CONFIG, or --resume RUN; try `train -c demo`")
-        loaded = load_config(arguments.config, overrides)
-        if arguments.resume == "auto":
-            resume = newest_unfinished(arguments.out, loaded.name)
-    else:
-        resume = Path(arguments.resume).resolve()
-    if resume is not None:
-        loaded = load_for_resume(resume, overrides if arguments.resume != "auto" else [])
+    resume, loaded = _what_to_train(arguments, overrides)
     if arguments.dry_run:
         result = run_dry(loaded, terminal)
     else:
@@ -126,6 +117,28 @@ def _train(arguments: argparse.Namespace, terminal: Terminal) -> int:
     if arguments.json:
         _print_json(result)
     return 0
+
+
+def _what_to_train(
+    arguments: argparse.Namespace, overrides: list[str]
+) -> tuple[Path | None, "LoadedConfig"]:
+    """The run to go on with, if any, and its config or that of a new run."""
+    from xray_classifier.config_file import load_config
+    from xray_classifier.resume import load_for_resume, may_change, newest_unfinished
+
+    asked = arguments.resume
+    if asked not in (None, "auto"):
+        if arguments.config is not None:
+            raise UsageError("-c and --resume RUN exclude each other: a run keeps its own config")
+        run = Path(asked).resolve()
+        return run, load_for_resume(run, overrides)
+    if arguments.config is None:
+        raise UsageError("train needs -c CONFIG, or --resume RUN; try `train -c demo`")
+    loaded = load_config(arguments.config, overrides)
+    found = newest_unfinished(arguments.out, loaded.name) if asked == "auto" else None
+    if found is None:
+        return None, loaded
+    return found, load_for_resume(found, [text for text in overrides if may_change(text)])
 
 
 def _evaluate(arguments: argparse.Namespace, terminal: Terminal) -> int:

@@ -19,7 +19,14 @@ from xray_classifier.judgement_files import write_judgement
 from xray_classifier.run_curves import draw_curves
 from xray_classifier.terminal import Terminal
 
-MAY_OVERRIDE = ("data.labels", "data.columns", "data.patient", "data.cache", "data.workers")
+MAY_OVERRIDE = (
+    "data.path",
+    "data.labels",
+    "data.columns",
+    "data.patient",
+    "data.cache",
+    "data.workers",
+)
 SPLIT_NAMES = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
 
 
@@ -60,7 +67,8 @@ def run_evaluation(
         out: Folder to write into; None makes one under the run's `eval`.
         threshold: `auto` or a policy, see `load_classifier`.
         device: Where to compute.
-        overrides: `data.labels=...`, `data.columns...=`, `data.patient=...`.
+        overrides: `data.labels=...`, `data.columns...=`, `data.patient=...`; `data.path=...` where
+            the run's own data moved.
 
     Raises:
         DataError: The images cannot be used, or the run's own data changed since training.
@@ -104,6 +112,8 @@ def _data_config(classifier: Classifier, data: Path | None, overrides: Sequence[
                 f"{key} cannot be set when evaluating: it travels with the checkpoint; "
                 f"these can: {', '.join(MAY_OVERRIDE)}"
             )
+        if key == "data.path" and data is not None:
+            raise UsageError("data.path and --data both name the images; give one of them")
     stored = dict(classifier.content["data"])
     try:
         data_section(stored)

@@ -15,10 +15,6 @@ from xray_classifier.data.loading import Radiographs
 from xray_classifier.errors import DataError
 from xray_classifier.estimates import Estimate, classification_metrics, regression_metrics
 
-CLASSIFY_COLUMNS = ("path", "label", "patient", "split", "logit", "p_raw", "p_sick", "decision")
-REGRESS_COLUMNS = ("path", "label", "patient", "split", "prediction")
-RELIABILITY_BINS = 10
-
 
 @dataclass(frozen=True)
 class Judgement:

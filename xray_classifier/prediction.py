@@ -82,6 +82,7 @@ def run_prediction(
         sick=counts["sick"],
     )
     _say_the_end(terminal, classifier, result, counts)
+    terminal.say(f"Next: xray-classifier evaluate {printable(path)} --data LABELLED_FOLDER")
     return result
 
 

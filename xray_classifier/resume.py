@@ -98,6 +98,12 @@ def _optimizer_state(trainer: Trainer, checkpoint: Checkpoint) -> dict[str, Any]
     return {"state": state, "param_groups": trainer.optimizer.state_dict()["param_groups"]}
 
 
+def may_change(override: str) -> bool:
+    """Whether `a.b=c` sets a key that leaves the past of a run untouched."""
+    key = override.split("=", 1)[0]
+    return any(key == allowed or key.startswith(allowed + ".") for allowed in MAY_CHANGE)
+
+
 def load_for_resume(run_dir: Path, overrides: list[str]) -> LoadedConfig:
     """The config of a run to go on with; only keys that leave the past untouched may change.
 
@@ -107,7 +113,7 @@ def load_for_resume(run_dir: Path, overrides: list[str]) -> LoadedConfig:
     find_checkpoint(run_dir, "last")
     for override in overrides:
         key = override.split("=", 1)[0]
-        if not any(key == allowed or key.startswith(allowed + ".") for allowed in MAY_CHANGE):
+        if not may_change(override):
             raise UsageError(
                 f"{key} cannot change when a run is resumed; these can: {', '.join(MAY_CHANGE)}. "
                 "Start a new run for anything else"
