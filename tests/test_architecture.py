@@ -98,6 +98,7 @@ FLOORS = {
         "operating_points",
         "optimizers",
         "run_folder",
+        "locks",
         "signals",
         "strict_yaml",
         "terminal",

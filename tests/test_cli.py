@@ -36,7 +36,7 @@ __all__ = ["own_run", "program", "tiny_run"]
         (["train", "-c", "demo", "--limit", "0"], "data.limit"),
         (["train", "-c", "demo", "--limit", "many"], "--limit"),
         (["train", "-c", "demo", "--name", "../up"], "name: must be"),
-        (["train", "-c", "demo", "-j", "0"], "data.workers"),
+        (["train", "-c", "demo", "-j", "0"], "--workers: must be a whole number of at least 1"),
         (["train", "-c", "demo", "--device", "tpu"], "train.device"),
         (["train", "--resume", "absent"], "does not exist"),
         (["evaluate"], "CHECKPOINT_OR_RUN"),

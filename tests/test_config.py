@@ -123,13 +123,15 @@ def test_a_class_has_one_meaning(given: Any) -> None:
         LabelsConfig.model_validate(given)
 
 
-@pytest.mark.parametrize("given", [0, 1, 0.42, 1e-5, "youden", "sens=0.95", "spec=.9", "sens=1"])
+@pytest.mark.parametrize(
+    "given", [0, 1, 0.42, 1e-5, "0.5", "youden", "sens=0.95", "spec=.9", "sens=1"]
+)
 def test_thresholds_that_mean_something(given: Any) -> None:
     assert EvaluateConfig.model_validate({"threshold": given}).threshold == given
 
 
 @pytest.mark.parametrize(
-    "given", [-0.1, 1.1, "0.5", "best", "sens", "sens=95", "sens=0.9 ", "spec=-1", True, None, "1"]
+    "given", [-0.1, 1.1, "best", "sens", "sens=95", "sens= 0.9", "spec=-1", True, None, "1.5"]
 )
 def test_thresholds_that_mean_nothing(given: Any) -> None:
     with pytest.raises(ValidationError):

@@ -260,7 +260,8 @@ def test_a_missing_or_extra_class_never_flips_an_answer(
 
 
 @pytest.mark.parametrize(
-    "override", ["train.epochs=3", "data.image.size=8", "data.path=x", "model.type=mlp", "seed=1"]
+    "override",
+    ["train.epochs=3", "data.image.size=8", "data.split.seed=1", "model.type=mlp", "seed=1"],
 )
 def test_nothing_else_can_be_overridden(override: str, tiny_run: Path, program: Program) -> None:
     said = program("evaluate", tiny_run, override)

@@ -32,7 +32,7 @@ def radiographs(tiny_run: Path) -> Radiographs:
 
 
 def test_the_words_are_the_numbers(classifier: Classifier, radiographs: Radiographs) -> None:
-    j = judge(classifier, radiographs, "test")
+    j = judge(classifier, radiographs, "test", own=True)
     words = "\n".join(j.in_words())
     called = j.scores.p_sick >= j.threshold
     sick = j.targets == 1
@@ -51,13 +51,13 @@ def test_the_words_are_the_numbers(classifier: Classifier, radiographs: Radiogra
 def test_the_split_that_chose_the_threshold_says_so(
     classifier: Classifier, radiographs: Radiographs
 ) -> None:
-    assert "too good" in "\n".join(judge(classifier, radiographs, "val").in_words())
+    assert "too good" in "\n".join(judge(classifier, radiographs, "val", own=True).in_words())
 
 
 def test_auroc_and_calibration_lead_and_f1_and_mcc_come_last(
     classifier: Classifier, radiographs: Radiographs
 ) -> None:
-    names = list(judge(classifier, radiographs, "test").estimates)
+    names = list(judge(classifier, radiographs, "test", own=True).estimates)
     assert names[0] == "auroc"
     assert {"brier", "ece"} <= set(names[:4])
     assert names[-2:] == ["f1", "mcc"]
@@ -70,13 +70,13 @@ def test_an_image_that_cannot_be_read_is_in_no_metric_but_in_the_table(
     reasons = list(radiographs.reasons)
     reasons[rows[3]] = "truncated"
     damaged = replace(radiographs, reasons=tuple(reasons))
-    j = judge(classifier, damaged, "test")
+    j = judge(classifier, damaged, "test", own=True)
     assert len(j.rows) == 24
     assert j.unscored == (int(rows[3]),)
     table = rows_in(prediction_table(j, damaged))
     assert [row["path"] for row in table] == [radiographs.manifest.ids[row] for row in rows]
     assert table[3]["p_sick"] == table[3]["decision"] == ""
-    whole = rows_in(prediction_table(judge(classifier, radiographs, "test"), radiographs))
+    whole = rows_in(prediction_table(judge(classifier, radiographs, "test", own=True), radiographs))
     assert [r for k, r in enumerate(table) if k != 3] == [r for k, r in enumerate(whole) if k != 3]
 
 
@@ -85,19 +85,21 @@ def test_a_split_without_readable_images_is_a_data_error(
 ) -> None:
     blind = replace(radiographs, reasons=("truncated",) * len(radiographs.reasons))
     with pytest.raises(DataError, match="no readable image"):
-        judge(classifier, blind, "test")
+        judge(classifier, blind, "test", own=True)
 
 
 def test_the_same_seed_gives_the_same_intervals(
     classifier: Classifier, radiographs: Radiographs
 ) -> None:
-    one, two = (judge(classifier, radiographs, "test", seed=3).metrics_json() for _ in range(2))
+    one, two = (
+        judge(classifier, radiographs, "test", own=True, seed=3).metrics_json() for _ in range(2)
+    )
     assert one == two
 
 
 def judged(classifier: Classifier, radiographs: Radiographs) -> Judgement:
     """The test split."""
-    return judge(classifier, radiographs, "test")
+    return judge(classifier, radiographs, "test", own=True)
 
 
 def test_every_file_is_written_and_every_picture_is_one(
@@ -132,7 +134,7 @@ def test_an_undefined_value_is_called_undefined(
     everyone_sick = replace(
         radiographs, manifest=replace(radiographs.manifest, targets=np.ones(160))
     )
-    j = judge(classifier, everyone_sick, "test")
+    j = judge(classifier, everyone_sick, "test", own=True)
     assert with_interval(j.estimates["auroc"]) == "undefined"
     assert "nan" not in "\n".join(j.in_words()).lower()
     assert any("only one class" in warning for warning in j.warnings)
@@ -147,7 +149,7 @@ def test_hostile_paths_are_inert_in_table_and_report(
     hostile = replace(
         radiographs, manifest=replace(radiographs.manifest, ids=ids, splits=splits, patients=ids)
     )
-    j = judge(classifier, hostile, "test")
+    j = judge(classifier, hostile, "test", own=True)
     table = rows_in(prediction_table(j, hostile))
     assert [row["path"] for row in table[:3]] == ["'=1+1", *nasty[1:]]
     write_judgement(tmp_path, j, classifier, hostile)

@@ -248,5 +248,6 @@ def test_only_keys_that_leave_the_past_alone_may_change(tmp_path: Path) -> None:
 
 def test_a_run_without_a_state_cannot_be_resumed(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "run", "running", state=False)
-    with pytest.raises(UsageError, match=r"last\.safetensors"):
+    (folder / "config.yaml").write_text("data: {source: phantoms}\n")
+    with pytest.raises(CheckpointError, match=r"last\.safetensors"):
         load_for_resume(folder, [])

@@ -332,11 +332,12 @@ def test_what_watches_validation_needs_a_validation_split(
 ) -> None:
     config = Config.model_validate({"data": {"source": "phantoms"}, "train": train})
     some, none = np.arange(5), np.arange(0)
-    _require_images({"train": some, "val": some}, config)
+    truth = np.array([0.0, 1.0, 0.0, 1.0, 0.0])
+    _require_images({"train": some, "val": some}, truth, config)
     if words is None:
-        _require_images({"train": some, "val": none}, config)
+        _require_images({"train": some, "val": none}, truth, config)
     else:
         with pytest.raises(DataError, match=words):
-            _require_images({"train": some, "val": none}, config)
+            _require_images({"train": some, "val": none}, truth, config)
     with pytest.raises(DataError, match="no image is left"):
-        _require_images({"train": none, "val": some}, config)
+        _require_images({"train": none, "val": some}, truth, config)

@@ -151,10 +151,19 @@ def _verb(
     return parser
 
 
+def _count(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
 def _hardware(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("hardware")
     group.add_argument("--device", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
-    group.add_argument("-j", "--workers", type=int, help="decoding threads (default: one per core)")
+    group.add_argument(
+        "-j", "--workers", type=_count, help="decoding threads (default: one per core)"
+    )
 
 
 def _add_train(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:

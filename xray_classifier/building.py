@@ -21,6 +21,7 @@ from xray_classifier.errors import DataError, UsageError
 from xray_classifier.history import COLUMNS, History, Monitor, Run, direction, plateau_drops
 from xray_classifier.losses import BinaryCrossEntropy, SquaredError, balanced_pos_weight
 from xray_classifier.model import Architecture, PerceptronStack
+from xray_classifier.operating_points import parse_threshold
 from xray_classifier.optimizers import lr_factor, make_optimizer
 from xray_classifier.saving import run_content
 from xray_classifier.signals import StopRequest
@@ -37,7 +38,7 @@ def run_building(config: Config, radiographs: Radiographs) -> tuple[Trainer, dic
         torch.set_num_threads(train.threads)
     device = torch_device(train.device)
     rows = {name: radiographs.rows(name) for name in ("train", "val")}
-    _require_images(rows, config)
+    _require_images(rows, radiographs.manifest.targets, config)
     mean, std = pixel_statistics(radiographs.images, rows["train"])
     targets, scale = training_targets(radiographs.manifest.targets, rows["train"], config.task)
     splits = {
@@ -80,11 +81,26 @@ def run_building(config: Config, radiographs: Radiographs) -> tuple[Trainer, dic
         request=StopRequest(),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
     )
-    content = run_content(config, radiographs, architecture, (mean, std), scale, run_monitor(train))
+    content = run_content(
+        config, radiographs, architecture, (mean, std), scale, run_best_monitor(train)
+    )
     return trainer, content
 
 
-def _require_images(rows: Mapping[str, Rows], config: Config) -> None:
+def _require_both_classes(rows: Rows, targets: Numbers, config: Config) -> None:
+    """Refuse before the first step what could not be solved after the last."""
+    policy = parse_threshold(config.evaluate.threshold)
+    if config.task == "classify" and len(rows) and policy.kind != "fixed":
+        n_sick = int(targets[rows].sum())
+        if n_sick in (0, len(rows)):
+            raise DataError(
+                f"the validation split holds {len(rows) - n_sick} healthy and {n_sick} sick "
+                f"images, so evaluate.threshold={policy} cannot be solved on it; add images of "
+                "the other class, or give a probability, such as evaluate.threshold=0.5"
+            )
+
+
+def _require_images(rows: Mapping[str, Rows], targets: Numbers, config: Config) -> None:
     if not len(rows["train"]):
         raise DataError("no image is left to train on; see data.split, data.audit and data.limit")
     monitor = run_monitor(config.train)
@@ -93,6 +109,7 @@ def _require_images(rows: Mapping[str, Rows], config: Config) -> None:
             f"train.early_stopping.monitor is {monitor.column}, but there is no validation split; "
             "set data.split.val=0.15, or train.early_stopping.monitor=train_loss or null"
         )
+    _require_both_classes(rows["val"], targets, config)
     if config.train.schedule.name == "plateau" and not len(rows["val"]):
         raise DataError(
             "train.schedule.name is plateau, which watches val_loss, but there is no validation "
@@ -147,9 +164,15 @@ def run_learning_rate(train: TrainConfig) -> Callable[[Run], float]:
 
 
 def run_monitor(train: TrainConfig) -> Monitor | None:
-    """What decides which epoch is best; None: the last one is."""
+    """What early stopping watches; None: nothing."""
     stopping = train.early_stopping
     if stopping is None or stopping.monitor is None:
         return None
     goal = direction(stopping.monitor, stopping.mode)
     return Monitor(stopping.monitor, goal, stopping.min_delta, stopping.start_from_epoch)
+
+
+def run_best_monitor(train: TrainConfig) -> Monitor | None:
+    """What decides which epoch's weights are kept; None: the last ones are."""
+    stopping = train.early_stopping
+    return run_monitor(train) if stopping is not None and stopping.restore_best else None

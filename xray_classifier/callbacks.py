@@ -122,10 +122,10 @@ class Checkpoints(Callback):
 
     def on_train_end(self, run: Run) -> None:
         """Save the state, and the last weights as the best where nothing is monitored."""
+        self._save_state(run)
         whole = run.epoch > 0 and run.batch == 0  # else the validation outputs are older
         if whole and (self.monitor is None or self.monitor.best(run.history) is None):
             save_checkpoint(self.folder / "best.safetensors", *self.best())
-        self._save_state(run)
 
     def _save_state(self, run: Run) -> None:
         save_checkpoint(self.folder / "last.safetensors", *self.state())

@@ -13,6 +13,7 @@ from xray_classifier.calibration import Calibration
 from xray_classifier.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from xray_classifier.data.dataset import Standardize
 from xray_classifier.data.decode import decode_file, film_from_array, prepare
+from xray_classifier.data.splits import CLASS_NAMES
 from xray_classifier.devices import torch_device
 from xray_classifier.errors import CheckpointError, DecodeError, UsageError
 from xray_classifier.files import printable
@@ -24,7 +25,6 @@ from xray_classifier.operating_points import OperatingCurve, parse_threshold, so
 Image = str | Path | NDArray[Any]
 """A file, or an array (H, W) of uint8, uint16 or float in [0, 1]."""
 
-CLASS_NAMES = ("healthy", "sick")
 TASKS = ("classify", "regress")
 PARTS = {
     "task": str,
@@ -287,6 +287,8 @@ def _try_image_settings(settings: Mapping[str, Any], size_px: int) -> None:
 
 def _threshold(checkpoint: Checkpoint, asked: str | float) -> tuple[float, str]:
     stored = checkpoint.require("threshold")
+    if checkpoint.require("task") == "regress" and asked != "auto":
+        raise UsageError("--threshold: this model predicts a number and has no threshold")
     if asked == "auto":
         try:
             return float(stored["value"]), str(stored["policy"])

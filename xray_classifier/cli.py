@@ -109,7 +109,7 @@ def _train(arguments: argparse.Namespace, terminal: Terminal) -> int:
     keys = {"limit": "data.limit", "seed": "seed", "device": "train.device",
             "workers": "data.workers", "name": "name"}  # fmt: skip
     overrides = _flag_overrides(arguments, keys)
-    resume, loaded = _what_to_train(arguments, overrides)
+    resume, loaded = _what_to_train(arguments, overrides, terminal)
     if arguments.dry_run:
         result = run_dry(loaded, terminal)
     else:
@@ -120,11 +120,16 @@ def _train(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _what_to_train(
-    arguments: argparse.Namespace, overrides: list[str]
+    arguments: argparse.Namespace, overrides: list[str], terminal: Terminal
 ) -> tuple[Path | None, "LoadedConfig"]:
     """The run to go on with, if any, and its config or that of a new run."""
     from xray_classifier.config_file import load_config
-    from xray_classifier.resume import load_for_resume, may_change, newest_unfinished
+    from xray_classifier.resume import (
+        differing_keys,
+        load_for_resume,
+        may_change,
+        newest_unfinished,
+    )
 
     asked = arguments.resume
     if asked not in (None, "auto"):
@@ -138,7 +143,11 @@ def _what_to_train(
     found = newest_unfinished(arguments.out, loaded.name) if asked == "auto" else None
     if found is None:
         return None, loaded
-    return found, load_for_resume(found, [text for text in overrides if may_change(text)])
+    terminal.say(f"going on with {found}")
+    resumed = load_for_resume(found, [text for text in overrides if may_change(text)])
+    for key in sorted(differing_keys(loaded.config, resumed.config)):
+        terminal.warn(f"{key} stays as the run began; start a new run to change it")
+    return found, resumed
 
 
 def _evaluate(arguments: argparse.Namespace, terminal: Terminal) -> int:
@@ -201,11 +210,16 @@ def _config(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
     if arguments.action == "list":
         names = sorted(config_file.shipped_configs())
-        print("\n".join(names))
+        terminal.say("\n".join(names))
+        if arguments.json:
+            _print_json({"configs": names})
     elif arguments.action == "schema":
         _print_json(config_file.json_schema())
     elif arguments.action == "show":
-        print(config_file.describe(arguments.subject), end="")
+        text = config_file.describe(arguments.subject)
+        terminal.say(text.rstrip())
+        if arguments.json:
+            _print_json({"section": arguments.subject, "text": text})
     else:
         if arguments.subject is None:
             raise UsageError("config validate needs a config: a file, a run or a shipped name")

@@ -10,6 +10,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from xray_classifier.errors import UsageError
+from xray_classifier.operating_points import parse_threshold
+
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -70,7 +73,8 @@ class ColumnsConfig(Section):
     label: str = "label"
     """Column with the class name, or with the number to predict for `task: regress`."""
     patient: str | None = None
-    """Column with the patient id; null: use `data.patient` on the path."""
+    """Column with the patient id; null: with `data.patient: auto` a column called patient or
+    patient_id where there is one, else `data.patient` on the path."""
     split: str | None = None
     """Column with train, val or test; null: take a column called `split` where there is one."""
 
@@ -362,14 +366,12 @@ class EvaluateConfig(Section):
     @field_validator("threshold")
     @classmethod
     def _known_policy(cls, value: float | str) -> float | str:
-        if isinstance(value, str):
-            known = bool(re.fullmatch(r"youden|(sens|spec)=(0|1|0?\.[0-9]+|1\.0+)", value))
-        else:
-            known = 0 <= value <= 1
-        if not known:
+        try:
+            parse_threshold(value)
+        except UsageError as error:
             raise ValueError(
                 f"must be a probability, sens=0.95, spec=0.90 or youden, got {value!r}"
-            )
+            ) from error
         return value
 
 

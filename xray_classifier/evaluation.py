@@ -11,13 +11,20 @@ from xray_classifier.classifier import Classifier, load_classifier, run_of
 from xray_classifier.config import DataConfig
 from xray_classifier.config_file import data_section
 from xray_classifier.data.loading import Radiographs, run_decode, run_loading, run_manifest
-from xray_classifier.errors import CheckpointError, ConfigError, DataError, UsageError
+from xray_classifier.data.splits import split_name
+from xray_classifier.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    OutputError,
+    UsageError,
+)
 from xray_classifier.files import make_folder, printable
 from xray_classifier.history import History, Monitor
 from xray_classifier.judgement import judge
 from xray_classifier.judgement_files import write_judgement
 from xray_classifier.run_curves import draw_curves
-from xray_classifier.terminal import Terminal
+from xray_classifier.terminal import Terminal, command
 
 MAY_OVERRIDE = (
     "data.path",
@@ -27,7 +34,6 @@ MAY_OVERRIDE = (
     "data.cache",
     "data.workers",
 )
-SPLIT_NAMES = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
 
 
 @dataclass(frozen=True)
@@ -84,14 +90,18 @@ def run_evaluation(
     chosen = _choose_split(radiographs, split, whole=data is not None)
     if split is None:
         terminal.say(f"evaluating {'all images' if chosen == 'all' else f'the {chosen} split'}")
-    judgement = judge(classifier, radiographs, chosen, seed=int(classifier.content["seed"]))
+    judgement = judge(
+        classifier, radiographs, chosen, own=data is None, seed=int(classifier.content["seed"])
+    )
     folder = out or _default_folder(classifier, config)
+    if (folder / "history.csv").exists():
+        raise OutputError(f"{printable(folder)} is a run folder; name another with -o")
     make_folder(folder)
     curves = _run_curves(classifier, with_test=chosen == "test" and data is None)
     written = write_judgement(folder, judgement, classifier, radiographs, curves=curves)
     terminal.say("\n".join(judgement.in_words()))
     terminal.say(f"written to {printable(folder)}: {', '.join(f.name for f in written)}")
-    terminal.say(f"Next: xray-classifier predict {printable(path)} FOLDER -o predictions.csv")
+    terminal.say(f"Next: {command('predict', path, 'FOLDER', '-o', 'predictions.csv')}")
     content = judgement.metrics_json()
     return EvaluationResult(
         out=str(folder),
@@ -133,6 +143,8 @@ def _data_config(classifier: Classifier, data: Path | None, overrides: Sequence[
 def _own_data(classifier: Classifier, config: DataConfig, terminal: Terminal) -> Radiographs:
     task = classifier.task
     radiographs = run_loading(config, task, terminal)  # type: ignore[arg-type]
+    for warning in radiographs.warnings:
+        terminal.say(f"note: {warning}")
     if radiographs.fingerprint() != classifier.content.get("fingerprint"):
         raise DataError(
             f"the data at {printable(config.path or 'the run')} changed since this model was "
@@ -161,7 +173,7 @@ def _choose_split(radiographs: Radiographs, asked: str | None, whole: bool) -> s
     """
     found = [name for name in ("train", "val", "test") if name in set(radiographs.manifest.splits)]
     if asked is not None:
-        name = SPLIT_NAMES.get(asked, asked)
+        name = split_name(asked) or asked
         if name not in found and not (name == "all" and whole):
             listed = ", ".join(found) or "no splits; leave --split out to take all images"
             raise UsageError(f"--split {asked}: these data have {listed}")

@@ -171,7 +171,8 @@ class Run:
         val_outputs: Raw outputs on the validation split after the last epoch, shape (n_val,).
         earlier_s: Seconds spent before this process took over.
         started_s: When this process began, on the monotonic clock.
-        stop_reason: Why the run ends before its last epoch; None while it goes on.
+        ended_s: When the last step was done, on the same clock; None while it goes on.
+        stop_reason: Why the run ended; None while it goes on.
         interrupted_by: SIGINT or SIGTERM, when that is why.
     """
 
@@ -186,13 +187,15 @@ class Run:
     val_outputs: NDArray[np.float64] | None = None
     earlier_s: float = 0.0
     started_s: float = field(default_factory=time.monotonic)
+    ended_s: float | None = None
     stop_reason: str | None = None
     interrupted_by: str | None = None
 
     @property
     def elapsed_s(self) -> float:
         """Seconds of training, over all processes that worked on this run."""
-        return self.earlier_s + time.monotonic() - self.started_s
+        now = time.monotonic() if self.ended_s is None else self.ended_s
+        return self.earlier_s + now - self.started_s
 
     def stop(self, reason: str) -> None:
         """Ask the loop to end after this epoch; the first reason given is kept."""

@@ -15,6 +15,13 @@ from xray_classifier.data.loading import Radiographs
 from xray_classifier.errors import DataError
 from xray_classifier.estimates import Estimate, classification_metrics, regression_metrics
 
+TOO_GOOD = {
+    "training": "the model was trained on these very images, so these figures say nothing about "
+    "others; a test split does",
+    "choosing": "this split chose the best epoch, the calibration and the threshold, so these "
+    "figures are too good; a test split tells more",
+}
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -29,7 +36,7 @@ class Judgement:
         scores: Answers, each shape (n,).
         threshold: As used.
         policy: How the threshold was chosen.
-        chosen_on_this: True when the threshold was chosen on this very split.
+        used_for: What the run used these very images for: training, choosing, or None.
         estimates: Metrics with intervals, the leading ones first.
         warnings: What a reader must know.
     """
@@ -42,7 +49,7 @@ class Judgement:
     scores: Scores
     threshold: float
     policy: str
-    chosen_on_this: bool
+    used_for: str | None
     estimates: Mapping[str, Estimate]
     warnings: tuple[str, ...]
 
@@ -66,23 +73,28 @@ class Judgement:
     def in_words(self) -> list[str]:
         """The result as one would say it: ranking, calibration, operating point, warnings."""
         words = _regression_words(self) if self.task == "regress" else _classification_words(self)
+        if self.used_for is not None:
+            words.append(TOO_GOOD[self.used_for])
         return words + [f"warning: {warning}" for warning in self.warnings]
 
 
-def judge(classifier: Classifier, radiographs: Radiographs, split: str, seed: int = 0) -> Judgement:
+def judge(
+    classifier: Classifier, radiographs: Radiographs, split: str, *, own: bool, seed: int = 0
+) -> Judgement:
     """Score every readable image of a split once and compute its metrics.
 
     Args:
         classifier: The model.
         radiographs: Decoded with the classifier's own settings.
         split: train, val, test; `all` takes every image.
+        own: True where the images are those of the classifier's own run.
         seed: Of the bootstrap.
 
     Raises:
         DataError: The split holds no readable image.
     """
     manifest = radiographs.manifest
-    everything = np.arange(len(manifest)) if split == "all" else radiographs.rows(split)
+    everything = np.arange(len(manifest)) if split == "all" else radiographs.members(split)
     readable = np.array([not radiographs.reasons[row] for row in everything], dtype=bool)
     rows = everything[readable]
     if not len(rows):
@@ -97,7 +109,6 @@ def judge(classifier: Classifier, radiographs: Radiographs, split: str, seed: in
         estimates = classification_metrics(
             targets.astype(int), scores.logits, scores.p_sick, classifier.threshold, groups, seed
         )
-    stored = classifier.content["threshold"]
     unscored = tuple(int(row) for row in everything[~readable])
     return Judgement(
         split=split,
@@ -108,7 +119,7 @@ def judge(classifier: Classifier, radiographs: Radiographs, split: str, seed: in
         scores=scores,
         threshold=classifier.threshold,
         policy=classifier.threshold_policy,
-        chosen_on_this=split == "val" and stored["chosen_on"] == "val",
+        used_for={"train": "training", "val": "choosing"}.get(split) if own else None,
         estimates=estimates,
         warnings=_warnings(classifier, targets, groups, len(unscored), len(everything)),
     )
@@ -138,8 +149,9 @@ def _warnings(
             )
         if classifier.content.get("calibration_note"):
             found.append(str(classifier.content["calibration_note"]))
-        if classifier.content["threshold"]["chosen_on"] is None:
-            found.append("no validation split chose the threshold; it is the plain 0.5")
+        stored = classifier.content["threshold"]
+        if stored.get("note") and classifier.threshold == stored["value"]:
+            found.append(str(stored["note"]))
     if len(set(groups.tolist())) < 10:
         found.append("fewer than 10 patients: the intervals mean little")
     return tuple(found)
@@ -159,11 +171,6 @@ def _classification_words(j: Judgement) -> list[str]:
         f"{_percent(e['specificity'])} specificity: {c.fn:,} sick images missed of {n_sick:,}, "
         f"{c.fp:,} false alarms among {n_healthy:,} healthy",
     ]
-    if j.chosen_on_this:
-        words.append(
-            "this split chose the best epoch, the calibration and the threshold, so these figures "
-            "are too good; a test split tells more"
-        )
     return words
 
 

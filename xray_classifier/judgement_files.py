@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from xray_classifier.classifier import CLASS_NAMES, Classifier
+from xray_classifier.classifier import Classifier
 from xray_classifier.curves import precision_recall_curve, reliability_curve, roc_curve
 from xray_classifier.data.loading import Radiographs
+from xray_classifier.data.splits import CLASS_NAMES
 from xray_classifier.files import csv_text, printable, write_bytes, write_json, write_text
 from xray_classifier.intervals import wilson_interval
 from xray_classifier.judgement import Judgement, images_judged, with_interval
@@ -190,12 +191,13 @@ def write_judgement(
     write_json(folder / "metrics.json", judgement.metrics_json())
     write_text(folder / predictions_name, prediction_table(judgement, radiographs))
     pictures = judgement_figures(judgement, curves)
-    for name, picture in pictures.items():
-        if picture.png is not curves or not (folder / "curves.png").exists():
-            write_bytes(folder / name, picture.png)
+    drawn = (folder / "curves.png").exists()  # by the run itself
+    names = [n for n, picture in pictures.items() if not (drawn and picture.png is curves)]
+    for name in names:
+        write_bytes(folder / name, pictures[name].png)
     page = render_report(report_content(judgement, classifier, tuple(pictures.values())))
     write_text(folder / "report.html", page)
-    return [folder / n for n in ("metrics.json", predictions_name, *pictures, "report.html")]
+    return [folder / n for n in ("metrics.json", predictions_name, *names, "report.html")]
 
 
 def report_content(

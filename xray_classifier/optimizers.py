@@ -7,7 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-FUSED = ("adam", "adamw", "sgd", "adagrad")  # one pass over memory instead of several
+FUSED = {  # one pass over memory instead of several
+    "cpu": ("adam", "adamw", "sgd", "adagrad"),
+    "cuda": ("adam", "adamw", "sgd"),
+}
 
 
 def make_optimizer(
@@ -48,7 +51,7 @@ def make_optimizer(
         extra["nesterov"] = nesterov
     if name in ("adam", "adamw"):
         extra["amsgrad"] = amsgrad
-    if name in FUSED and next(model.parameters()).device.type in ("cpu", "cuda"):
+    if name in FUSED.get(next(model.parameters()).device.type, ()):
         extra["fused"] = True
     return classes[name](parameter_groups(model, weight_decay), lr=lr, **extra)
 

@@ -15,7 +15,7 @@ from xray_classifier.data.tree import list_tree
 from xray_classifier.errors import DataError, OutputError, UsageError
 from xray_classifier.files import atomic_file, csv_row, printable, to_json
 from xray_classifier.inference import INFERENCE_ROWS
-from xray_classifier.terminal import Terminal, encodable
+from xray_classifier.terminal import Terminal, command, encodable
 
 FORMATS = ("csv", "jsonl", "parquet")
 STDOUT = Path("-")
@@ -66,7 +66,7 @@ def run_prediction(
     """
     kind = file_format or {".jsonl": "jsonl", ".parquet": "parquet"}.get(out.suffix, "csv")
     _check_output(out, kind, force)
-    files, hidden = list_inputs(inputs)
+    files, hidden = list_inputs(inputs, terminal)
     classifier = load_classifier(path, device, threshold)
     terminal.say(f"{len(files):,} files{f', {hidden:,} hidden ones passed over' if hidden else ''}")
     counts: Counter[str] = Counter()
@@ -82,12 +82,15 @@ def run_prediction(
         sick=counts["sick"],
     )
     _say_the_end(terminal, classifier, result, counts)
-    terminal.say(f"Next: xray-classifier evaluate {printable(path)} --data LABELLED_FOLDER")
+    terminal.say(f"Next: {command('evaluate', path, '--data', 'LABELLED_FOLDER')}")
     return result
 
 
-def list_inputs(inputs: Sequence[Path]) -> tuple[list[Path], int]:
+def list_inputs(inputs: Sequence[Path], terminal: Terminal) -> tuple[list[Path], int]:
     """Every file that the arguments mean, in order, and the number of hidden ones passed over.
+
+    Links that lead out of a folder, links to folders, pipes and devices are no files; the terminal
+    is told how many there were.
 
     Raises:
         UsageError: An argument does not exist.
@@ -98,6 +101,8 @@ def list_inputs(inputs: Sequence[Path]) -> tuple[list[Path], int]:
     for given in inputs:
         if os.path.isdir(given):  # noqa: PTH112 - pathlib raises on some hostile names
             tree = list_tree(given)
+            for note in tree.skipped():
+                terminal.warn(f"{printable(given)}: {note}")
             hidden += tree.hidden.total()
             files.extend(given / relative for relative in tree.files)
         elif os.path.lexists(given):

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from xray_classifier.callbacks import Saved
-from xray_classifier.checkpoint import Checkpoint, find_checkpoint
+from xray_classifier.checkpoint import Checkpoint
+from xray_classifier.config import Config
 from xray_classifier.config_file import LoadedConfig, load_config
-from xray_classifier.errors import CheckpointError, UsageError
+from xray_classifier.errors import CheckpointError, NonFiniteError, UsageError
 from xray_classifier.files import printable
 from xray_classifier.trainer import Trainer
 
 MAY_CHANGE = (
     "train.epochs",
-    "train.early_stopping",
+    "train.early_stopping.patience",
     "train.device",
     "train.threads",
     "train.checkpoint_every",
@@ -29,10 +30,14 @@ MAY_CHANGE = (
 COUNTERS = ("epoch", "batch", "step", "loss_sum", "images_seen")
 
 
-def training_state(trainer: Trainer) -> Saved:
+def training_state(trainer: Trainer, fingerprint: str = "") -> Saved:
     """Tensors and plain values of a run between two steps.
 
     No random state is among them: order and dropout are functions of the seed and the counters.
+
+    Args:
+        trainer: As it stands.
+        fingerprint: Of the images and their splits, to notice on resume that they changed.
     """
     run = trainer.run
     tensors = {f"model.{name}": t for name, t in trainer.model.state_dict().items()}
@@ -48,7 +53,7 @@ def training_state(trainer: Trainer) -> Saved:
         "columns": run.history.columns,
         "history": run.history.rows,
         "scaler": trainer.scaler.state_dict() if trainer.scaler.is_enabled() else {},
-        "batch_size": trainer.batch_size,
+        "fingerprint": fingerprint,
         "threads": torch.get_num_threads(),
     }
     return tensors, content
@@ -108,9 +113,19 @@ def load_for_resume(run_dir: Path, overrides: list[str]) -> LoadedConfig:
     """The config of a run to go on with; only keys that leave the past untouched may change.
 
     Raises:
-        UsageError: Another key is overridden, or there is no state to resume.
+        UsageError: Another key is overridden, or the folder is no run.
+        CheckpointError: The run has no state to resume.
     """
-    find_checkpoint(run_dir, "last")
+    if not run_dir.exists():
+        raise UsageError(f"{printable(run_dir)} does not exist")
+    if not (run_dir / "config.yaml").is_file():
+        raise UsageError(
+            f"{printable(run_dir)} is no run folder; --resume takes the folder that holds "
+            "config.yaml and checkpoints"
+        )
+    last = run_dir / "checkpoints" / "last.safetensors"
+    if not last.is_file():
+        raise CheckpointError(f"{printable(last)} is missing: this run cannot be resumed")
     for override in overrides:
         key = override.split("=", 1)[0]
         if not may_change(override):
@@ -121,6 +136,22 @@ def load_for_resume(run_dir: Path, overrides: list[str]) -> LoadedConfig:
     return load_config(run_dir / "config.yaml", overrides)
 
 
+def differing_keys(one: Config, other: Config) -> set[str]:
+    """Dotted keys in which two configs differ, `name` aside."""
+    values = [_flat(config.model_dump(mode="json", exclude={"name"})) for config in (one, other)]
+    return {key for key in values[0] | values[1] if values[0].get(key) != values[1].get(key)}
+
+
+def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in section.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
+
+
 def newest_unfinished(parent: Path, name: str) -> Path | None:
     """The newest run of this name that was stopped before its end and can be resumed."""
     pattern = re.compile(rf"(\d{{8}}-\d{{6}})_{re.escape(name)}(?:-(\d+))?")
@@ -128,9 +159,15 @@ def newest_unfinished(parent: Path, name: str) -> Path | None:
     candidates = [(match[1], int(match[2] or 1), p) for match, p in named if match]
     for _, _, run in sorted(candidates, reverse=True):
         try:
-            status = json.loads((run / "summary.json").read_bytes())["status"]
-        except (OSError, ValueError, KeyError):
+            summary = json.loads((run / "summary.json").read_bytes())
+            status, exit_code = summary["status"], summary.get("exit_code")
+        except (OSError, ValueError, KeyError, AttributeError):
             continue
-        if status != "finished" and (run / "checkpoints" / "last.safetensors").is_file():
+        hopeless = exit_code == NonFiniteError.exit_code  # it would diverge again
+        if (
+            status != "finished"
+            and not hopeless
+            and (run / "checkpoints" / "last.safetensors").is_file()
+        ):
             return run
     return None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xray_classifier.errors import OutputError
-from xray_classifier.files import csv_row, csv_text, make_folder, printable
+from xray_classifier.files import csv_row, csv_text, make_folder, printable, write_text
 
 INDEX_COLUMNS = ("run", "status", "stop_reason", "best_epoch", "steps", "elapsed_s")
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "pandas", "safetensors", "scikit-learn")
@@ -54,16 +54,17 @@ def _point_latest(parent: Path, folder: Path) -> None:
 
 
 def add_to_index(folder: Path, summary: Mapping[str, Any]) -> None:
-    """Append one line about a run to `index.csv` beside it."""
+    """Write the line of a run in `index.csv` beside it; a resumed run keeps one line."""
     index = folder.parent / "index.csv"
     row = csv_row([folder.name, *(summary.get(column) for column in INDEX_COLUMNS[1:])])
     try:
-        if not index.exists():
-            row = csv_text(INDEX_COLUMNS, []) + row
-        with index.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(row)
-    except OSError as error:
-        raise OutputError(f"cannot write {printable(index)}: {error.strerror}") from error
+        known = index.read_text(encoding="utf-8").splitlines(keepends=True)
+    except FileNotFoundError:
+        known = [csv_text(INDEX_COLUMNS, [])]
+    except (OSError, UnicodeError) as error:
+        raise OutputError(f"cannot read {printable(index)}; move it away") from error
+    others = [line for line in known if not line.startswith(f"{folder.name},")]
+    write_text(index, "".join([*others, row]))
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from xray_classifier.calibration import Calibration, CalibrationMethod, fit_calibration
 from xray_classifier.callbacks import Saved
-from xray_classifier.classifier import CLASS_NAMES
 from xray_classifier.config import Config
 from xray_classifier.data.loading import Radiographs
-from xray_classifier.data.splits import split_summary
+from xray_classifier.data.splits import CLASS_NAMES, split_summary
 from xray_classifier.history import Monitor
 from xray_classifier.model import Architecture
 from xray_classifier.operating_points import operating_curve, parse_threshold, solve
@@ -57,10 +56,7 @@ def run_content(
 
 def run_best(config: Config, trainer: Trainer, content: Mapping[str, Any]) -> Saved:
     """The weights of this moment with the calibration and threshold that belong to them."""
-    operating: dict[str, Any] = {
-        "calibration": Calibration("off", 1.0, 0.0).to_dict(),
-        "threshold": {"value": NO_VALIDATION_THRESHOLD, "policy": "fixed", "chosen_on": None},
-    }
+    operating = _unvalidated(config.evaluate.threshold)
     run = trainer.run
     logits = run.val_outputs
     if trainer.val_images is not None and logits is not None and config.task == "classify":
@@ -79,6 +75,19 @@ def run_best(config: Config, trainer: Trainer, content: Mapping[str, Any]) -> Sa
     }
 
 
+def _unvalidated(threshold: float | str) -> dict[str, Any]:
+    """Without validation outputs: no calibration, and a fixed threshold or the plain 0.5."""
+    policy = parse_threshold(threshold)
+    value = NO_VALIDATION_THRESHOLD if policy.kind != "fixed" else policy.target
+    note = None
+    if policy.kind != "fixed":
+        note = f"no validation split to solve {policy} on: the threshold is the plain {value}"
+    return {
+        "calibration": Calibration("off", 1.0, 0.0).to_dict(),
+        "threshold": {"value": value, "policy": "fixed", "chosen_on": None, "note": note},
+    }
+
+
 def _operating_point(
     labels: NDArray[np.int64],
     logits: NDArray[np.float64],
@@ -88,11 +97,15 @@ def _operating_point(
     calibration, note = fit_calibration(labels, logits, method)
     probabilities = calibration.apply(logits)
     policy = parse_threshold(threshold)
-    curve = operating_curve(labels, probabilities)
-    value = policy.target if policy.kind == "fixed" else solve(curve, policy)
+    both = 0 < int(labels.sum()) < len(labels)
+    curve = operating_curve(labels, probabilities) if both else None
+    stored = {"value": policy.target, "policy": "fixed", "chosen_on": None, "note": None}
+    if policy.kind != "fixed" and curve is not None:
+        value = solve(curve, policy)
+        stored = {"value": value, "policy": str(policy), "chosen_on": "val", "note": None}
     return {
         "calibration": calibration.to_dict(),
         "calibration_note": note,
-        "operating_curve": curve.to_dict(),
-        "threshold": {"value": value, "policy": str(policy), "chosen_on": "val"},
+        "operating_curve": None if curve is None else curve.to_dict(),
+        "threshold": stored,
     }

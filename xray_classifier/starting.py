@@ -6,20 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from xray_classifier.config_text import commented_yaml
+from xray_classifier.data.labels import guess_roles
 from xray_classifier.data.survey import Survey, survey
 from xray_classifier.errors import OutputError, UsageError
 from xray_classifier.files import make_folder, printable, write_text
-from xray_classifier.terminal import Terminal
-
-HEALTHY_WORDS = (
-    "normal",
-    "healthy",
-    "negative",
-    "no finding",
-    "no_finding",
-    "nofinding",
-    "control",
-)
+from xray_classifier.terminal import Terminal, command
 
 
 def run_init(
@@ -61,7 +52,7 @@ def run_init(
     header = f"xray-classifier train -c {printable(target.name)}\nMade by `init` from {found}."
     write_text(target, commented_yaml({"data": section}, header))
     terminal.say(f"written to {printable(target)}; every key is explained in it")
-    terminal.say(f"Next: xray-classifier train -c {printable(target)} --dry-run")
+    terminal.say(f"Next: {command('train', '-c', target, '--dry-run')}")
     return {"config": str(target), "data": section}
 
 
@@ -94,7 +85,7 @@ def class_meaning(
     for name in (*healthy, *sick):
         if name not in classes:
             raise UsageError(f"no class {printable(name)!r}; found {_listed(classes)}")
-    well = list(healthy) or [n for n in names if n not in sick and _sounds_healthy(n)]
+    well = list(healthy) or [n for n in guess_roles(names)[0] if n not in sick]
     ill = list(sick) or [n for n in names if n not in well]
     if not well or not ill:
         raise UsageError(
@@ -104,11 +95,6 @@ def class_meaning(
     meaning = {"healthy": well, "sick": ill}
     rest = [n for n in names if n not in well and n not in ill]
     return meaning | ({"ignore": rest} if rest else {})
-
-
-def _sounds_healthy(name: str) -> bool:
-    words = name.casefold().strip()
-    return words == "0" or words.lstrip("0123456789_- ") in HEALTHY_WORDS
 
 
 def _listed(classes: Mapping[str, int]) -> str:

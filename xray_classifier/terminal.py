@@ -1,12 +1,15 @@
 """What a person reads while the program works: lines, and a bar where there is a terminal."""
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
+
+from xray_classifier.files import printable
 
 HEARTBEAT_S = 30.0
 
@@ -98,6 +101,11 @@ class Terminal:
                 self.say(f"{label}: {done:,} of {total:,} {unit}")
 
         return beat
+
+
+def command(*words: object) -> str:
+    """A command to paste into a shell, each word quoted where it must be."""
+    return shlex.join(["xray-classifier", *(printable(word) for word in words)])
 
 
 def encodable(text: str, stream: TextIO) -> str:

@@ -9,6 +9,7 @@ of the step and the history, so a run that was stopped goes on as if it had not 
 """
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -84,6 +85,7 @@ class Trainer:
             for callback in self.callbacks:
                 callback.on_train_start(self.run)
             self._run_epochs()
+            self.run.ended_s = time.monotonic()
             for callback in self.callbacks:
                 callback.on_train_end(self.run)
         except BaseException:
@@ -200,7 +202,8 @@ def seed_dropout(device: torch.device, seed: int) -> None:
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
     elif device.type == "mps":
         torch.mps.manual_seed(seed)
 

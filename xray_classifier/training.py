@@ -7,7 +7,12 @@ from typing import Any
 
 import torch
 
-from xray_classifier.building import run_building, run_monitor, training_targets
+from xray_classifier.building import (
+    run_best_monitor,
+    run_building,
+    run_monitor,
+    training_targets,
+)
 from xray_classifier.callbacks import (
     Callback,
     Checkpoints,
@@ -17,18 +22,25 @@ from xray_classifier.callbacks import (
     Progress,
     TestCurve,
 )
-from xray_classifier.checkpoint import find_checkpoint, load_checkpoint
+from xray_classifier.checkpoint import load_checkpoint
 from xray_classifier.classifier import load_classifier
 from xray_classifier.config import Config
-from xray_classifier.config_file import LoadedConfig
+from xray_classifier.config_file import LoadedConfig, load_config
 from xray_classifier.config_text import dump_config
 from xray_classifier.data.dataset import LabelledImages, load_split
 from xray_classifier.data.loading import Radiographs, run_loading
-from xray_classifier.errors import InterruptedRun, TerminatedRun, XrayError
+from xray_classifier.errors import (
+    DataError,
+    InterruptedRun,
+    TerminatedRun,
+    UsageError,
+    XrayError,
+)
 from xray_classifier.files import printable, write_json, write_text
 from xray_classifier.history import Monitor
 from xray_classifier.judgement import judge
 from xray_classifier.judgement_files import write_judgement
+from xray_classifier.locks import owned
 from xray_classifier.model import summary
 from xray_classifier.records import (
     audit_record,
@@ -42,7 +54,7 @@ from xray_classifier.run_curves import draw_curves
 from xray_classifier.run_folder import environment, new_run_folder
 from xray_classifier.saving import run_best
 from xray_classifier.signals import stop_on_signals
-from xray_classifier.terminal import Terminal, seconds_in_words
+from xray_classifier.terminal import Terminal, command, seconds_in_words
 from xray_classifier.trainer import Trainer, split_loss
 
 
@@ -85,25 +97,52 @@ def run_training(
     trainer, content = run_building(config, radiographs)
     _say_what_will_happen(terminal, config, radiographs, trainer)
     folder = resume or new_run_folder(out, loaded.name)
-    terminal.log_to(folder / "log.txt")
-    _write_beginning(folder, loaded, config, radiographs, trainer, keep_original=resume is not None)
-    trainer.callbacks = run_callbacks(config, folder, trainer, radiographs, content, terminal)
-    if resume is not None:
-        _go_on(trainer, resume, terminal)
-    _fit(trainer, folder, terminal, run_monitor(config.train))
-    return _finish(folder, radiographs, trainer, config, terminal)
+    with owned(folder):
+        terminal.log_to(folder / "log.txt")
+        if resume is not None:
+            _go_on(trainer, resume, content["fingerprint"], terminal)
+        _write_beginning(folder, loaded, radiographs, trainer, is_new=resume is None)
+        trainer.callbacks = run_callbacks(config, folder, trainer, radiographs, content, terminal)
+        _fit(trainer, folder, terminal, run_best_monitor(config.train))
+        return run_finish(folder, radiographs, trainer, config, terminal)
 
 
-def _go_on(trainer: Trainer, run_dir: Path, terminal: Terminal) -> None:
-    """Bring the trainer to where the run was stopped, and say where that is."""
-    checkpoint = load_checkpoint(find_checkpoint(run_dir, "last"))
+def _go_on(trainer: Trainer, run_dir: Path, fingerprint: str, terminal: Terminal) -> None:
+    """Bring the trainer to where the run was stopped, and say where that is.
+
+    Raises:
+        DataError: The images or their splits are not those that the run began with.
+    """
+    checkpoint = load_checkpoint(run_dir / "checkpoints" / "last.safetensors")
+    if checkpoint.require("fingerprint") != fingerprint:
+        raise DataError(
+            f"the data changed since {printable(run_dir)} was stopped (images added, removed, "
+            "edited, relabelled or moved to another split); restore them, or start a new run"
+        )
     restore(trainer, checkpoint)
+    _refuse_another_future(trainer, run_dir)
     terminal.say(f"going on after epoch {trainer.run.epoch}, step {trainer.run.step}")
     threads = checkpoint.content.get("threads")
     if threads != torch.get_num_threads():
         terminal.warn(
             f"the run used {threads} CPU threads, this one uses {torch.get_num_threads()}: the "
             f"weights will differ in their last bits; train.threads={threads} makes them equal"
+        )
+
+
+def _refuse_another_future(trainer: Trainer, run_dir: Path) -> None:
+    """A killed run may have saved a best epoch after its last state; only a replay reaches it.
+
+    Raises:
+        UsageError: The plan was changed, so that the replay would differ.
+    """
+    best = run_dir / "checkpoints" / "best.safetensors"
+    reached = load_checkpoint(best).content.get("epoch", 0) if best.is_file() else 0
+    planned = load_config(run_dir / "config.yaml").config.train.epochs
+    if reached > trainer.run.epoch and planned != trainer.run.epochs:
+        raise UsageError(
+            f"this run was killed after its best epoch {reached} was saved, but its state is of "
+            f"epoch {trainer.run.epoch}; resume it without train.epochs first"
         )
 
 
@@ -116,7 +155,7 @@ def run_dry(loaded: LoadedConfig, terminal: Terminal) -> dict[str, Any]:
     positions = torch.arange(min(trainer.batch_size, len(trainer.train_images)))
     loss = trainer.step(positions)
     terminal.say(f"dry run: one batch of {len(positions)} images, loss {loss:.4f}; all is well")
-    terminal.say("Next: the same command without --dry-run")
+    terminal.say("Next: take away --dry-run from this command")
     return {"dry_run": True, "loss": loss, "batch": len(positions)}
 
 
@@ -130,11 +169,8 @@ def run_callbacks(
 ) -> list[Callback]:
     """What watches the run, in the order in which it is told: records first, the line last."""
     train = config.train
-    monitor = run_monitor(train)
-    best_monitor = monitor
+    monitor, best_monitor = run_monitor(train), run_best_monitor(train)
     stopping = train.early_stopping
-    if stopping is not None and not stopping.restore_best:
-        best_monitor = None
     patience = stopping.patience if stopping is not None and monitor is not None else None
     callbacks: list[Callback] = [
         HistoryWriter(folder / "history.csv"),
@@ -142,7 +178,7 @@ def run_callbacks(
             folder / "checkpoints",
             best_monitor,
             best=lambda: run_best(config, trainer, content),
-            state=lambda: training_state(trainer),
+            state=lambda: training_state(trainer, content["fingerprint"]),
             every_steps=train.checkpoint_every.steps,
             every_s=None
             if train.checkpoint_every.minutes is None
@@ -162,7 +198,7 @@ def run_callbacks(
     callbacks.append(
         Curves(
             folder / "curves.png",
-            lambda run: draw_curves(run.history, monitor, live, run.stop_reason),
+            lambda run: draw_curves(run.history, best_monitor, live, run.stop_reason),
         )
     )
     if monitor is not None and patience is not None:
@@ -188,16 +224,12 @@ def _say_what_will_happen(
 
 
 def _write_beginning(
-    folder: Path,
-    loaded: LoadedConfig,
-    config: Config,
-    radiographs: Radiographs,
-    trainer: Trainer,
-    keep_original: bool,
+    folder: Path, loaded: LoadedConfig, radiographs: Radiographs, trainer: Trainer, is_new: bool
 ) -> None:
     """All that is known before the first step."""
+    config = loaded.config
     write_text(folder / "config.yaml", dump_config(config.model_copy(update={"name": loaded.name})))
-    if not keep_original:
+    if is_new:
         write_text(folder / "config.original.yaml", loaded.original_text)
     device = str(trainer.train_images.device)
     write_json(folder / "env.json", environment(device, torch.get_num_threads()))
@@ -208,13 +240,18 @@ def _write_beginning(
 
 def _fit(trainer: Trainer, folder: Path, terminal: Terminal, monitor: Monitor | None) -> None:
     """Train; whatever ends the run, summary.json says so."""
-    devices = [0] if trainer.train_images.device.type == "cuda" else []
+    device = trainer.train_images.device
+    devices = [device.index or 0] if device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=devices), stop_on_signals(terminal.say) as request:
             trainer.request = request
             trainer.fit()
     except XrayError as error:
         write_summary(folder, trainer.run, "failed", error.exit_code, monitor, str(error))
+        raise
+    except BaseException as error:  # a bug of ours, or a second Ctrl-C
+        code = InterruptedRun.exit_code if isinstance(error, KeyboardInterrupt) else 1
+        write_summary(folder, trainer.run, "failed", code, monitor, type(error).__name__)
         raise
     interrupted_by = trainer.run.interrupted_by
     if interrupted_by is None:
@@ -223,17 +260,15 @@ def _fit(trainer: Trainer, folder: Path, terminal: Terminal, monitor: Monitor | 
     write_summary(folder, trainer.run, "interrupted", kind.exit_code, monitor)
     raise kind(
         f"stopped by {interrupted_by} after epoch {trainer.run.epoch}, step {trainer.run.step}; "
-        f"the state is saved. Go on with:\n  xray-classifier train --resume {printable(folder)}"
+        f"the state is saved. Go on with:\n  {command('train', '--resume', folder)}"
     )
 
 
-def _finish(
+def run_finish(
     folder: Path, radiographs: Radiographs, trainer: Trainer, config: Config, terminal: Terminal
 ) -> TrainingResult:
     """Judge the best weights on validation, say the end in words, give the next command."""
-    run, monitor = trainer.run, run_monitor(config.train)
-    if config.train.early_stopping is not None and not config.train.early_stopping.restore_best:
-        monitor = None
+    run, monitor = trainer.run, run_best_monitor(config.train)
     best = best_epoch(run, monitor)
     terminal.say(
         f"stopped: {run.stop_reason}, after {run.step:,} steps and "
@@ -241,9 +276,10 @@ def _finish(
     )
     checkpoint = folder / "checkpoints" / "best.safetensors"
     metrics: Mapping[str, Any] = {}
+    written = "curves.png, history.csv"
     if trainer.val_images is not None:
         classifier = load_classifier(checkpoint, config.train.device)
-        judgement = judge(classifier, radiographs, "val", seed=config.seed)
+        judgement = judge(classifier, radiographs, "val", own=True, seed=config.seed)
         write_judgement(
             folder,
             judgement,
@@ -253,12 +289,13 @@ def _finish(
             curves=(folder / "curves.png").read_bytes(),
         )
         metrics = judgement.metrics_json()["metrics"]
+        written = "curves.png, report.html, metrics.json"
         terminal.say("\n".join(judgement.in_words()))
     write_summary(folder, trainer.run, "finished", 0, monitor)
-    terminal.say(f"run folder: {printable(folder)} (curves.png, report.html, metrics.json)")
+    terminal.say(f"run folder: {printable(folder)} ({written})")
     has_test = bool(len(radiographs.rows("test")))
-    more = " --split test" if has_test else " --data NEW_IMAGES"
-    terminal.say(f"Next: xray-classifier evaluate {printable(folder)}{more}")
+    more = ("--split", "test") if has_test else ("--data", "NEW_IMAGES")
+    terminal.say(f"Next: {command('evaluate', folder, *more)}")
     return TrainingResult(
         run_dir=str(folder),
         checkpoint=str(checkpoint),

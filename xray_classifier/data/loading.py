@@ -33,7 +33,7 @@ class Radiographs:
     """Images with labels, ready for training or evaluation.
 
     Attributes:
-        manifest: One row per image; split `` marks an image that takes no part.
+        manifest: One row per image; split `` marks an image that stands in none.
         images: (N, S, S) uint8, in manifest order.
         reasons: Why an image takes no part, (N,) texts; empty where it does.
         warnings: What a person should know before trusting the result.
@@ -45,9 +45,14 @@ class Radiographs:
     digests: tuple[str, ...]
     warnings: tuple[str, ...]
 
-    def rows(self, split: str) -> NDArray[np.int64]:
-        """Rows of one split, ascending, shape (n,)."""
+    def members(self, split: str) -> NDArray[np.int64]:
+        """Rows of one split, unreadable images included, ascending, shape (n,)."""
         return np.flatnonzero(np.array(self.manifest.splits, dtype=object) == split)
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        """Rows of one split that can be used, ascending, shape (n,)."""
+        members = self.members(split)
+        return members[[not self.reasons[row] for row in members]]
 
     def fingerprint(self) -> str:
         """Digest of what was used for what: every image's content, label and split.
@@ -170,7 +175,7 @@ def _carved(
 ) -> list[str]:
     keep = np.setdiff1d(np.arange(len(manifest)), np.array(unreadable, dtype=np.int64))
     groups = joined_groups(manifest.patients, pictures)
-    splits = [""] * len(manifest)
+    splits = list(manifest.splits)  # an unreadable image stays where the data put it
     carved = carve(
         [groups[row] for row in keep],
         strata_of(manifest.targets[keep], task),

@@ -138,7 +138,8 @@ def build_manifest(
         ignore: Class names of images to leave out.
         path_column: CSV column with the image file.
         label_column: CSV column with the class name or number.
-        patient_column: CSV column with the patient id; None: read patients from the path.
+        patient_column: CSV column with the patient id; None: with `patient` auto, a column whose
+            name says patient; else patients are read from the path.
         split_column: CSV column with the split; None: one called `split` if there is one.
         patient: `auto`, a regular expression for the relative path, or None (see `patients_of`).
         phantom_images: How many phantoms.
@@ -162,6 +163,7 @@ def build_manifest(
             path_column=path_column,
             label_column=label_column,
             patient_column=patient_column,
+            guess_patient=patient == "auto",
             split_column=split_column,
         )
     where = printable(path) if source != "phantoms" else "phantoms"
@@ -229,6 +231,7 @@ def _find(
     path_column: str,
     label_column: str,
     patient_column: str | None,
+    guess_patient: bool,
     split_column: str | None,
 ) -> Found:
     if path.is_dir() != (source == "folder"):
@@ -243,6 +246,7 @@ def _find(
         path_column=path_column,
         label_column=label_column,
         patient_column=patient_column,
+        guess_patient=guess_patient,
         split_column=split_column,
     )
 

@@ -93,6 +93,7 @@ def find_in_table(
     label_column: str,
     patient_column: str | None,
     split_column: str | None,
+    guess_patient: bool = False,
 ) -> Found:
     """The images that a CSV file lists, in its order.
 
@@ -100,8 +101,9 @@ def find_in_table(
         path: The CSV file; image paths are relative to its folder.
         path_column: Column with the image file.
         label_column: Column with the class name or number.
-        patient_column: Column with the patient id; None: there is none.
+        patient_column: Column with the patient id; None: there is none, or it is to be guessed.
         split_column: Column with the split; None: a column called `split` if there is one.
+        guess_patient: Without `patient_column`, take a column whose name says patient.
 
     Returns:
         One entry per row; the columns not named here are kept as they are.
@@ -113,6 +115,9 @@ def find_in_table(
     table = read_table(path)
     if split_column is None and "split" in table.header:
         split_column = "split"
+    guessed = _likely_patient(table) if patient_column is None else None
+    if guess_patient:
+        patient_column = patient_column or guessed
     root = Path(os.path.realpath(path.parent))
     cells = table.column(path_column, "data.columns.path")
     labels = table.column(label_column, "data.columns.label")
@@ -131,7 +136,7 @@ def find_in_table(
         patients=patients,
         columns={name: table.column(name, name) for name in table.header if name not in used},
         lines=table.lines,
-        notes=_patient_hint(table) if patient_column is None else (),
+        notes=_patient_note(guessed, guess_patient),
     )
 
 
@@ -259,13 +264,19 @@ def _split_names(table: Table, cells: Sequence[str]) -> tuple[str, ...]:
     return tuple(name or "" for name in names)
 
 
-def _patient_hint(table: Table) -> tuple[str, ...]:
-    """A column that looks like a patient id and was not asked for is worth a word."""
-    likely = [name for name in table.header if name.casefold() in PATIENT_NAMES]
-    return tuple(
-        f"the column {printable(name)} looks like a patient id; data.columns.patient={name} uses it"
-        for name in likely[:1]
-    )
+def _likely_patient(table: Table) -> str | None:
+    """The first column whose name says that it holds patient ids."""
+    return next((name for name in table.header if name.casefold() in PATIENT_NAMES), None)
+
+
+def _patient_note(column: str | None, used: bool) -> tuple[str, ...]:
+    """What a person should know about a column that looks like patient ids."""
+    if column is None:
+        return ()
+    name = printable(column)
+    if used:
+        return (f"patients: from the column {name}",)
+    return (f"the column {name} looks like a patient id; data.columns.patient={name} uses it",)
 
 
 def _number(text: str) -> float | None:

@@ -28,15 +28,21 @@ class Tree:
 
     def notes(self) -> tuple[str, ...]:
         """What was passed over, one sentence each."""
+        if not self.hidden:
+            return self.skipped()
         names = ", ".join(f"{printable(n)}: {k}" for n, k in sorted(self.hidden.items())[:5])
         more = f", and {len(self.hidden) - 5} more names" if len(self.hidden) > 5 else ""
+        count = self.hidden.total()
+        return (f"hidden files or folders ignored: {count} ({names}{more})", *self.skipped())
+
+    def skipped(self) -> tuple[str, ...]:
+        """What was passed over although nothing hides it, one sentence each."""
         parts = (
-            ("hidden files or folders ignored", self.hidden.total(), f" ({names}{more})"),
-            ("links ignored that lead nowhere or out of the folder", self.outside, ""),
-            ("links to folders not followed", self.folder_links, ""),
-            ("pipes, sockets or devices ignored", self.special, ""),
+            ("links ignored that lead nowhere or out of the folder", self.outside),
+            ("links to folders not followed", self.folder_links),
+            ("pipes, sockets or devices ignored", self.special),
         )
-        return tuple(f"{what}: {count}{more}" for what, count, more in parts if count)
+        return tuple(f"{what}: {count}" for what, count in parts if count)
 
 
 def is_hidden(name: str) -> bool:
