@@ -66,6 +66,7 @@ FLOORS = {
         "data.phantom_lesions",
         "data.phantom_film",
         "data.phantom_paths",
+        "data.phantom_workers",
         "data.phantoms",
         "data.sources",
         "data.splits",

@@ -28,6 +28,7 @@ from xray_classifier.data.phantom_lesions import (
     sample_disease,
 )
 from xray_classifier.data.phantom_paths import film_grid
+from xray_classifier.data.phantom_workers import drawn_in_order
 from xray_classifier.data.phantoms import (
     BLOCK_IMAGES,
     Phantom,
@@ -322,3 +323,21 @@ def test_written_films_are_read_back_as_they_were(tmp_path: Path) -> None:
         with Image.open(tmp_path / "films" / home / name) as image:
             assert image.mode == "I;16"
             np.testing.assert_array_equal(np.asarray(image), draw_phantom(11, index, 32).pixels)
+
+
+def test_several_processes_draw_the_same_films_in_the_same_order() -> None:
+    rows = [*range(70), 3]
+    settings = (16, "center", "equalize")
+    alone = list(drawn_in_order(5, rows, *settings, workers=1))
+    together = list(drawn_in_order(5, rows, *settings, workers=3))
+    assert len(together) == len(rows)
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_workers_end_when_nobody_reads_on() -> None:
+    films = drawn_in_order(5, range(500), 16, "center", "equalize", workers=2)
+    next(films)
+    films.close()
+    with pytest.raises(StopIteration):
+        next(films)

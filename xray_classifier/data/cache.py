@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from xray_classifier.data.decode import decode_file, film_from_array, prepare
 from xray_classifier.data.manifest import Manifest, NpzImages
-from xray_classifier.data.phantoms import PHANTOM_RECIPE, draw_phantom
+from xray_classifier.data.phantom_workers import drawn_in_order
+from xray_classifier.data.phantoms import PHANTOM_RECIPE
 from xray_classifier.errors import DecodeError, OutputError
 from xray_classifier.files import make_folder, printable, write_json
 
@@ -98,8 +99,8 @@ def cached_images(
     if opened is None:
         reused = False
         shutil.rmtree(entry, ignore_errors=True)
-        decode = _decoder(manifest, size, crop, intensity)
-        _build_entry(entry, digests, decode, size, workers, progress)
+        films = _films(manifest, size, crop, intensity, workers)
+        _build_entry(entry, films, len(manifest), size, progress)
         opened = _open_entry(entry, shape)
     if opened is None:
         raise OutputError(f"the cache at {printable(entry)} cannot be read back; set data.cache")
@@ -181,23 +182,23 @@ def _load_known(path: Path) -> dict[str, list[Any]]:
     return {k: v for k, v in known.items() if isinstance(v, list) and len(v) == 3}
 
 
-def _decoder(
-    manifest: Manifest, size: int, crop: str, intensity: str
-) -> Callable[[int], NDArray[np.uint8]]:
-    """A function from row number to (S, S) uint8; raises DecodeError."""
-    if manifest.kind == "files":
-        return lambda row: decode_file(manifest.files[row], size, crop, intensity)
-    if manifest.kind == "npz" and manifest.root is not None:
-        arrays = NpzImages(manifest.root)
-        return lambda row: prepare(
-            film_from_array(arrays.read(manifest.ids[row])), size, crop, intensity
+def _films(
+    manifest: Manifest, size: int, crop: str, intensity: str, workers: int
+) -> Iterator[Decoded]:
+    """Every image of a manifest as (S, S) uint8, in order, or why there is none."""
+    if manifest.kind == "phantoms":
+        seed = manifest.phantom_seed or 0
+        return drawn_in_order(seed, manifest.phantom_rows, size, crop, intensity, workers)
+    if manifest.kind == "files" or manifest.root is None:
+        files = manifest.files
+        return decode_in_order(
+            lambda row: decode_file(files[row], size, crop, intensity), len(manifest), workers
         )
-    seed = manifest.phantom_seed or 0
-    return lambda row: prepare(
-        film_from_array(draw_phantom(seed, manifest.phantom_rows[row]).pixels),
-        size,
-        crop,
-        intensity,
+    arrays = NpzImages(manifest.root)
+    return decode_in_order(
+        lambda row: prepare(film_from_array(arrays.read(manifest.ids[row])), size, crop, intensity),
+        len(manifest),
+        workers,
     )
 
 
@@ -218,20 +219,14 @@ def decode_in_order(
 
 
 def _build_entry(
-    entry: Path,
-    digests: Sequence[str],
-    decode: Callable[[int], NDArray[np.uint8]],
-    size: int,
-    workers: int,
-    progress: Progress | None,
+    entry: Path, films: Iterator[Decoded], n: int, size: int, progress: Progress | None
 ) -> None:
     try:
         building = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", dir=entry.parent))
     except OSError as error:
         raise OutputError(_cannot_cache(entry.parent, error)) from error
     try:
-        films = decode_in_order(decode, len(digests), workers)
-        reasons, checksum = _write_array(building / ARRAY_NAME, films, len(digests), size, progress)
+        reasons, checksum = _write_array(building / ARRAY_NAME, films, n, size, progress)
         write_json(
             building / INDEX_NAME,
             {"checksum": checksum, "reasons": {str(k): v for k, v in reasons.items()}},
