@@ -1,0 +1,68 @@
+"""On a CUDA device: the same answers as on the CPU, in every number format."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from builders import films, labels
+from tiny_runs import TINY
+
+from xray_classifier.checkpoint import load_checkpoint
+from xray_classifier.classifier import load_classifier
+from xray_classifier.cli import main
+from xray_classifier.data.dataset import load_split
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+def trained(out: Path, *words: str) -> Path:
+    """The run folder of a tiny run."""
+    keys = [word for word in TINY if not word.startswith("train.device")]
+    assert main(["train", "-c", "demo", "-q", "-o", str(out), *keys, *words]) == 0
+    return next(path for path in out.iterdir() if path.is_dir() and not path.is_symlink())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_run_on_the_device_is_close_to_one_on_the_cpu(tmp_path: Path, precision: str) -> None:
+    keys = ("model.dropout=0.0", "train.epochs=2")
+    here = trained(tmp_path / "cpu", "train.device=cpu", *keys)
+    there = trained(tmp_path / "gpu", "train.device=cuda", f"train.precision={precision}", *keys)
+    pictures = films(64, size_px=16)
+    one = load_classifier(here, "cpu").score(pictures).p_raw
+    other = load_classifier(there, "cuda").score(pictures).p_raw
+    tolerance = {"fp32": 1e-3, "bf16": 0.05, "fp16": 0.02}[precision]
+    np.testing.assert_allclose(other, one, atol=tolerance)
+
+
+def test_the_images_of_a_split_live_on_the_device() -> None:
+    pictures, truth = films(20), labels(20).astype(np.float64)
+    rows = np.array([3, 5, 8, 13])
+    split = load_split(pictures, truth, rows, torch.device("cuda"))
+    assert split.store.device.type == "cuda"
+    images, targets = split.gather(torch.tensor([2, 0]))
+    np.testing.assert_array_equal(images.cpu().numpy(), pictures[[8, 3]])
+    np.testing.assert_array_equal(targets.cpu().numpy(), truth[[8, 3]])
+
+
+def test_answers_do_not_depend_on_company(tmp_path: Path) -> None:
+    classifier = load_classifier(trained(tmp_path, "train.device=cuda"), "cuda")
+    pictures = films(40, size_px=16)
+    whole = classifier.score(pictures).logits
+    alone = np.array([classifier.score(picture[None]).logits[0] for picture in pictures])
+    np.testing.assert_array_equal(alone, whole)
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    whole = trained(tmp_path / "whole", "train.device=cuda", "train.schedule.name=constant")
+    keys = ("train.device=cuda", "train.schedule.name=constant", "train.epochs=1")
+    part = trained(tmp_path / "part", *keys)
+    assert main(["train", "-q", "--resume", str(part), "train.epochs=3"]) == 0
+    weights = [
+        load_checkpoint(run / "checkpoints" / "last.safetensors").tensors for run in (whole, part)
+    ]
+    for name, tensor in weights[0].items():
+        assert torch.equal(tensor, weights[1][name]), name
