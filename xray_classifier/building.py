@@ -46,21 +46,11 @@ def run_building(config: Config, radiographs: Radiographs) -> tuple[Trainer, dic
         for name, chosen in rows.items()
         if len(chosen)
     }
-    stack = config.model
-    architecture = Architecture.from_keys(
-        type=stack.type,
-        size_px=config.data.image.size,
-        hidden=stack.hidden,
-        activation=stack.activation,
-        dropout=stack.dropout,
-        norm=stack.norm,
-        residual=stack.residual,
-        init=stack.init,
-    )
+    architecture = run_architecture(config)
     model = PerceptronStack(architecture, config.seed).to(device)
     n = len(rows["train"])
     batch_size = n if train.batch_size == "full" else min(train.batch_size, n)
-    if stack.norm == "batch" and batch_size == 1:
+    if config.model.norm == "batch" and batch_size == 1:
         raise UsageError("model.norm: batch needs train.batch_size of 2 or more")
     precision = number_format(train.precision, device)
     trainer = Trainer(
@@ -85,6 +75,21 @@ def run_building(config: Config, radiographs: Radiographs) -> tuple[Trainer, dic
         config, radiographs, architecture, (mean, std), scale, run_best_monitor(train)
     )
     return trainer, content
+
+
+def run_architecture(config: Config) -> Architecture:
+    """The network that the config describes."""
+    stack = config.model
+    return Architecture.from_keys(
+        type=stack.type,
+        size_px=config.data.image.size,
+        hidden=stack.hidden,
+        activation=stack.activation,
+        dropout=stack.dropout,
+        norm=stack.norm,
+        residual=stack.residual,
+        init=stack.init,
+    )
 
 
 def _require_both_classes(rows: Rows, targets: Numbers, config: Config) -> None:

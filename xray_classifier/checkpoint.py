@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-import safetensors.torch
 import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from xray_classifier.errors import CheckpointError, NonFiniteError, UsageError
@@ -84,7 +85,7 @@ def encode(tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> bytes:
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, **content}
     metadata = {"xray": to_json(head), "sha256": _ZERO_DIGEST.decode()}
     plain = {name: t.detach().to("cpu").contiguous() for name, t in tensors.items()}
-    raw = bytearray(safetensors.torch.save(plain, metadata))
+    raw = bytearray(save_tensors(plain, metadata))
     start = _digest_position(raw)
     raw[start : start + 64] = hashlib.sha256(raw).hexdigest().encode()
     return bytes(raw)
@@ -108,7 +109,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"cannot read {printable(path)}: {error.strerror}") from error
     content = _verified_content(raw, path)
     try:
-        tensors = safetensors.torch.load(raw)
+        tensors = load_tensors(raw)
     except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{printable(path)} has no readable tensors") from error
     for name, tensor in tensors.items():

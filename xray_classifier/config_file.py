@@ -30,6 +30,7 @@ __all__ = [
     "find_config",
     "json_schema",
     "load_config",
+    "sets_one_of",
     "shipped_configs",
 ]
 
@@ -107,6 +108,12 @@ def data_section(stored: Mapping[str, Any], overrides: Sequence[str] = ()) -> Da
     if problems:
         raise ConfigError(report("command line", problems, lambda path: None))
     return config.data
+
+
+def sets_one_of(override: str, keys: Sequence[str]) -> bool:
+    """Whether `a.b=c` sets one of these keys, or a key inside one of these sections."""
+    key = override.split("=", 1)[0]
+    return any(key == allowed or key.startswith(f"{allowed}.") for allowed in keys)
 
 
 def find_config(source: str | Path) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 from xray_classifier.classifier import Classifier, load_classifier, run_of
 from xray_classifier.config import DataConfig
-from xray_classifier.config_file import data_section
+from xray_classifier.config_file import data_section, sets_one_of
 from xray_classifier.data.loading import Radiographs, run_decode, run_loading, run_manifest
 from xray_classifier.data.splits import split_name
 from xray_classifier.errors import (
@@ -117,7 +117,7 @@ def _data_config(classifier: Classifier, data: Path | None, overrides: Sequence[
     """The data section of the checkpoint, pointed at other images where asked."""
     for override in overrides:
         key = override.split("=", 1)[0]
-        if not any(key == allowed or key.startswith(allowed + ".") for allowed in MAY_OVERRIDE):
+        if not sets_one_of(override, MAY_OVERRIDE):
             raise UsageError(
                 f"{key} cannot be set when evaluating: it travels with the checkpoint; "
                 f"these can: {', '.join(MAY_OVERRIDE)}"

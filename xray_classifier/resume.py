@@ -12,7 +12,7 @@ from torch import Tensor
 from xray_classifier.callbacks import Saved
 from xray_classifier.checkpoint import Checkpoint
 from xray_classifier.config import Config
-from xray_classifier.config_file import LoadedConfig, load_config
+from xray_classifier.config_file import LoadedConfig, load_config, sets_one_of
 from xray_classifier.errors import CheckpointError, NonFiniteError, UsageError
 from xray_classifier.files import printable
 from xray_classifier.trainer import Trainer
@@ -105,8 +105,7 @@ def _optimizer_state(trainer: Trainer, checkpoint: Checkpoint) -> dict[str, Any]
 
 def may_change(override: str) -> bool:
     """Whether `a.b=c` sets a key that leaves the past of a run untouched."""
-    key = override.split("=", 1)[0]
-    return any(key == allowed or key.startswith(allowed + ".") for allowed in MAY_CHANGE)
+    return sets_one_of(override, MAY_CHANGE)
 
 
 def load_for_resume(run_dir: Path, overrides: list[str]) -> LoadedConfig:
