@@ -58,7 +58,8 @@ def loss_frame(curves: list[NDArray[np.float64]]) -> LossFrame:
     log = low > 0 and shown > _LOG_RANGE * low
     # Headroom for the words at the top is a share of the drawn range: a power of it on a log axis.
     if log:
-        bottom, top = low / 1.3, shown * (shown / low) ** 0.2
+        decades = math.log(shown) - math.log(low)  # of the quotient, which may overflow
+        bottom, top = low / 1.3, math.exp(math.log(shown) + 0.2 * decades)
     else:
         start = 0.0 if 0 <= low < 0.5 * shown else low
         span = max(shown - start, 0.02 * abs(shown), 1e-9)
