@@ -195,13 +195,13 @@ def saved_steps(
 @pytest.mark.parametrize(
     ("every_steps", "every_s", "expected"),
     [
-        (None, None, [20]),
+        (None, None, [5, 20]),  # the first epoch is saved in any case
         (1, None, [*range(1, 21), 20]),
         (3, None, [3, 6, 9, 12, 15, 18, 20]),
         (5, None, [5, 10, 15, 20, 20]),
-        (7, None, [7, 14, 20]),
-        (None, 6.0, [6, 12, 18, 20]),
-        (None, 1e9, [20]),
+        (7, None, [5, 7, 14, 20]),
+        (None, 6.0, [5, 11, 17, 20]),
+        (None, 1e9, [5, 20]),
     ],
 )
 def test_the_state_is_saved_when_it_is_due_and_at_the_end(

@@ -229,3 +229,45 @@ def test_a_threshold_for_a_number_is_refused(program: Program, tmp_path: Path) -
     errors = np.array([float(row["prediction"]) - float(row["label"]) for row in rows])
     assert names["mae"]["value"] == pytest.approx(np.abs(errors).mean())
     assert list(names) == ["mse", "mae", "r2"]
+
+
+def test_leaving_at_once_says_what_is_saved(
+    program: Program, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second Ctrl-C in the third epoch: the state of the first is there to go on with."""
+    from xray_classifier.trainer import Trainer
+
+    finish = Trainer.finish_epoch
+
+    def interrupted(trainer: Trainer) -> None:
+        if trainer.run.epoch == 2:
+            raise KeyboardInterrupt
+        finish(trainer)
+
+    keys = (f"data.path={films}", f"data.cache={tmp_path / 'cache'}", *SMALL, "train.epochs=4")
+    out = tmp_path / "runs"
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "finish_epoch", interrupted)
+        said = program("train", "-c", "mlp", "-o", out, *keys)
+    assert said.code == 130
+    assert "left at once" in said.err
+    run = next(path for path in out.iterdir() if path.is_dir() and not path.is_symlink())
+    assert f"--resume {run}" in said.err
+    assert json.loads((run / "summary.json").read_bytes())["status"] == "interrupted"
+    assert program("train", "--resume", run).code == 0
+    assert len(rows_of(run / "history.csv")) == 4
+
+
+def test_a_limit_is_told(program: Program, films: Path, tmp_path: Path) -> None:
+    keys = (f"data.path={films}", f"data.cache={tmp_path / 'cache'}", *SMALL, "data.limit=60")
+    said = program("train", "-c", "mlp", "-o", tmp_path / "runs", *keys)
+    assert "data.limit: 60 of 80 images" in said.out
+
+
+def test_resume_auto_says_that_it_begins_anew(
+    program: Program, films: Path, tmp_path: Path
+) -> None:
+    keys = (f"data.path={films}", f"data.cache={tmp_path / 'cache'}", *SMALL)
+    said = program("train", "-c", "mlp", "-o", tmp_path / "runs", "--resume", "auto", *keys)
+    assert said.code == 0
+    assert "no unfinished run of mlp" in said.out

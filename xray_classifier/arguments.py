@@ -170,7 +170,7 @@ def _add_train(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
     parser = _verb(
         found, verbs, "train", "Train a perceptron stack from a YAML config.",
         "  xray-classifier train -c demo\n"
-        "  xray-classifier train -c kermany data.path=chest_xray train.epochs=30\n"
+        "  xray-classifier train -c kermany data.path=chest_xray/train train.epochs=30\n"
         "  xray-classifier train --resume runs/latest\n",
         takes_overrides=True,
     )  # fmt: skip
@@ -181,7 +181,11 @@ def _add_train(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
     group.add_argument("--name", help="name of the run (default: that of the config)")
     group.add_argument("a.b=c", nargs="?", help="override any key, such as train.epochs=3")
     control = parser.add_argument_group("run control")
-    control.add_argument("--resume", metavar="RUN|auto", help="go on with a stopped run")
+    control.add_argument(
+        "--resume",
+        metavar="RUN|auto",
+        help="go on with a stopped run; auto, with -c: the newest of its name",
+    )
     control.add_argument("--dry-run", action="store_true", help="build everything, run one batch")
     control.add_argument("--limit", type=int, metavar="N", help="use N images only")
     control.add_argument("--seed", type=int, help="seed of weights, order and dropout (default: 0)")

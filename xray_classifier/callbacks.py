@@ -115,6 +115,9 @@ class Checkpoints(Callback):
         """Save the best weights if this epoch is the best; the state when it is due."""
         if self.monitor is not None and self.monitor.best(run.history) == run.epoch - 1:
             save_checkpoint(self.folder / "best.safetensors", *self.best())
+        if self._saved_step == 0:  # from the first epoch on there is something to go on with
+            self._save_state(run)
+            return
         by_time = self.every_s is not None and time.monotonic() - self._saved_s >= self.every_s
         by_steps = self.every_steps is not None and run.step - self._saved_step >= self.every_steps
         if by_time or by_steps:

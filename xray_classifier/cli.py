@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output has left
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 0
     except Exception as error:  # a bug of ours: say so, and keep what is needed to mend it
         if verbose:
             traceback.print_exc()
@@ -142,6 +142,8 @@ def _what_to_train(
     loaded = load_config(arguments.config, overrides)
     found = newest_unfinished(arguments.out, loaded.name) if asked == "auto" else None
     if found is None:
+        if asked == "auto":
+            terminal.say(f"no unfinished run of {loaded.name} in {arguments.out}: a new one begins")
         return None, loaded
     terminal.say(f"going on with {found}")
     resumed = load_for_resume(found, [text for text in overrides if may_change(text)])

@@ -48,6 +48,10 @@ def run_init(
         terminal.say(f"{printable(data)}: {found}")
         for note in seen.notes:
             terminal.say(f"note: {note}")
+        roles = ((role, section["labels"].get(role, ())) for role in ("healthy", "sick", "ignore"))
+        meaning = "; ".join(f"{r}: {', '.join(map(printable, n))}" for r, n in roles if n)
+        how = "" if healthy or sick else " (by their names; say otherwise with --healthy, --sick)"
+        terminal.say(f"{meaning}{how}")
     make_folder(target.absolute().parent)
     header = f"xray-classifier train -c {printable(target.name)}\nMade by `init` from {found}."
     write_text(target, commented_yaml({"data": section}, header))

@@ -249,9 +249,12 @@ def _fit(trainer: Trainer, folder: Path, terminal: Terminal, monitor: Monitor | 
     except XrayError as error:
         write_summary(folder, trainer.run, "failed", error.exit_code, monitor, str(error))
         raise
-    except BaseException as error:  # a bug of ours, or a second Ctrl-C
-        code = InterruptedRun.exit_code if isinstance(error, KeyboardInterrupt) else 1
-        write_summary(folder, trainer.run, "failed", code, monitor, type(error).__name__)
+    except KeyboardInterrupt as error:  # a second Ctrl-C: leave at once
+        code = InterruptedRun.exit_code
+        write_summary(folder, trainer.run, "interrupted", code, monitor, "left at once")
+        raise InterruptedRun(_left_at_once(folder)) from error
+    except BaseException as error:  # a bug of ours
+        write_summary(folder, trainer.run, "failed", 1, monitor, type(error).__name__)
         raise
     interrupted_by = trainer.run.interrupted_by
     if interrupted_by is None:
@@ -261,6 +264,15 @@ def _fit(trainer: Trainer, folder: Path, terminal: Terminal, monitor: Monitor | 
     raise kind(
         f"stopped by {interrupted_by} after epoch {trainer.run.epoch}, step {trainer.run.step}; "
         f"the state is saved. Go on with:\n  {command('train', '--resume', folder)}"
+    )
+
+
+def _left_at_once(folder: Path) -> str:
+    if not (folder / "checkpoints" / "last.safetensors").is_file():
+        return "left at once, before any state was saved; start the run anew"
+    return (
+        "left at once; what was learnt since the last save is lost. Go on from there with:\n"
+        f"  {command('train', '--resume', folder)}"
     )
 
 

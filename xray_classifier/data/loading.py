@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -154,7 +154,12 @@ def limited(manifest: Manifest, limit: int) -> Manifest:
         for rows in strata.values():
             if rows and len(chosen) < limit:
                 chosen.append(rows.pop(0))
-    return manifest.select(np.array(sorted(chosen), dtype=np.int64))
+    note = (
+        f"data.limit: {len(chosen):,} of {len(manifest):,} images, drawn evenly over classes and "
+        "splits, so the share of sick is not that of the data"
+    )
+    selected = manifest.select(np.array(sorted(chosen), dtype=np.int64))
+    return replace(selected, notes=(*manifest.notes, note))
 
 
 def _picture_keys(cached: CachedImages) -> tuple[str, ...]:
