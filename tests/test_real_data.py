@@ -26,16 +26,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("real")
 
 
-@pytest.fixture(scope="module")
-def kermany(place: Path) -> Any:
+def _trained(place: Path, config: str, data: Path, epochs: int) -> Any:
     return train(
-        "kermany",
-        f"data.path={KERMANY}",
+        config,
+        f"data.path={data}",
         f"data.cache={place / 'cache'}",
-        "train.epochs=5",
+        f"train.epochs={epochs}",
         out=place / "runs",
         quiet=True,
     )
+
+
+@pytest.fixture(scope="module")
+def kermany(place: Path) -> Any:
+    return _trained(place, "kermany", KERMANY, epochs=5)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -98,14 +102,7 @@ def test_reduced_decoding_moves_no_probability_by_more_than_two_thousandths(kerm
 
 
 def test_pneumoniamnist_leaves_out_the_validation_images_that_stand_in_train(place: Path) -> None:
-    run = train(
-        "pneumoniamnist",
-        f"data.path={PNEUMONIAMNIST}",
-        f"data.cache={place / 'cache'}",
-        "train.epochs=3",
-        out=place / "runs",
-        quiet=True,
-    )
+    run = _trained(place, "pneumoniamnist", PNEUMONIAMNIST, epochs=3)
     manifest = _rows(Path(run.run_dir) / "data" / "manifest.csv")
     assert len(manifest) == 4708 + 524
     left_out = [row["path"] for row in manifest if row["reason"] == "leak"]
@@ -118,14 +115,7 @@ def test_pneumoniamnist_leaves_out_the_validation_images_that_stand_in_train(pla
 
 
 def test_nih_leaves_out_the_76_validation_images_of_known_patients(place: Path) -> None:
-    run = train(
-        "nih1000",
-        f"data.path={NIH}",
-        f"data.cache={place / 'cache'}",
-        "train.epochs=3",
-        out=place / "runs",
-        quiet=True,
-    )
+    run = _trained(place, "nih1000", NIH, epochs=3)
     manifest = _rows(Path(run.run_dir) / "data" / "manifest.csv")
     assert sum(row["reason"] == "leak" for row in manifest) == 76
     assert run.metrics["auroc"]["n"] == 200 - 76

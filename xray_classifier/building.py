@@ -72,7 +72,7 @@ def run_building(config: Config, radiographs: Radiographs) -> tuple[Trainer, dic
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
     )
     content = run_content(
-        config, radiographs, architecture, (mean, std), scale, run_best_monitor(train)
+        config, radiographs, architecture, (mean, std), scale, run_best_monitor(train), device
     )
     return trainer, content
 

@@ -10,7 +10,13 @@ from typing import Any
 from xray_classifier.classifier import Classifier, load_classifier, run_of
 from xray_classifier.config import DataConfig
 from xray_classifier.config_file import data_section, sets_one_of
-from xray_classifier.data.loading import Radiographs, run_decode, run_loading, run_manifest
+from xray_classifier.data.loading import (
+    WHAT_CHANGES,
+    Radiographs,
+    run_decode,
+    run_loading,
+    run_manifest,
+)
 from xray_classifier.data.splits import split_name
 from xray_classifier.errors import (
     CheckpointError,
@@ -148,9 +154,8 @@ def _own_data(classifier: Classifier, config: DataConfig, terminal: Terminal) ->
     if radiographs.fingerprint() != classifier.content.get("fingerprint"):
         raise DataError(
             f"the data at {printable(config.path or 'the run')} changed since this model was "
-            "trained (images added, removed, edited, relabelled or moved to another split), so "
-            "its held-out images cannot be told from its training images; restore the data, or "
-            "name images the model has not seen with --data"
+            f"trained ({WHAT_CHANGES}), so its held-out images cannot be told from its training "
+            "images; restore the data, or name images the model has not seen with --data"
         )
     return radiographs
 

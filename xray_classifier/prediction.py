@@ -115,7 +115,7 @@ def list_inputs(inputs: Sequence[Path], terminal: Terminal) -> tuple[list[Path],
 
 
 def scored_rows(classifier: Classifier, files: Sequence[Path], workers: int) -> Iterator[Row]:
-    """Rows of the table, in order; a window of files is decoded while the last one is written."""
+    """Rows of the table, in order; a window of files is decoded at a time."""
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(files), INFERENCE_ROWS):
             part = files[start : start + INFERENCE_ROWS]

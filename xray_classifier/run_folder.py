@@ -67,6 +67,11 @@ def add_to_index(folder: Path, summary: Mapping[str, Any]) -> None:
     write_text(index, "".join([*others, row]))
 
 
+def command_line() -> list[str]:
+    """The words that started this process, the program without its folder."""
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]
+
+
 def environment(device: str, threads: int) -> dict[str, Any]:
     """Where a run happened: versions, machine, device; nothing that names a person.
 
@@ -85,5 +90,4 @@ def environment(device: str, threads: int) -> dict[str, Any]:
         "device": device,
         "threads": threads,
         "versions": versions,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }

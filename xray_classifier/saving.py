@@ -29,6 +29,7 @@ def run_content(
     pixels: tuple[float, float],
     target: dict[str, float] | None,
     monitor: Monitor | None,
+    device: torch.device,
 ) -> dict[str, Any]:
     """What a best checkpoint says apart from what changes from epoch to epoch."""
     data = config.data.model_dump(mode="json")
@@ -51,6 +52,7 @@ def run_content(
         "splits": {name: asdict(count) for name, count in counts.items() if name},
         "seed": config.seed,
         "monitor": None if monitor is None else asdict(monitor),
+        "environment": environment(str(device), torch.get_num_threads()),
     }
 
 
@@ -64,14 +66,11 @@ def run_best(config: Config, trainer: Trainer, content: Mapping[str, Any]) -> Sa
         operating = _operating_point(
             labels, logits, config.evaluate.calibration, config.evaluate.threshold
         )
-    environment_now = environment(str(trainer.train_images.device), torch.get_num_threads())
-    environment_now.pop("command")
     return trainer.model.state_dict(), {
         **content,
         **operating,
         "epoch": run.epoch,
         "step": run.step,
-        "environment": environment_now,
     }
 
 

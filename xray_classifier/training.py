@@ -28,7 +28,7 @@ from xray_classifier.config import Config
 from xray_classifier.config_file import LoadedConfig, load_config
 from xray_classifier.config_text import dump_config
 from xray_classifier.data.dataset import LabelledImages, load_split
-from xray_classifier.data.loading import Radiographs, run_loading
+from xray_classifier.data.loading import WHAT_CHANGES, Radiographs, run_loading
 from xray_classifier.errors import (
     DataError,
     InterruptedRun,
@@ -37,7 +37,7 @@ from xray_classifier.errors import (
     XrayError,
 )
 from xray_classifier.files import printable, write_json, write_text
-from xray_classifier.history import Monitor
+from xray_classifier.history import Monitor, Run
 from xray_classifier.judgement import judge
 from xray_classifier.judgement_files import write_judgement
 from xray_classifier.locks import owned
@@ -51,7 +51,7 @@ from xray_classifier.records import (
 )
 from xray_classifier.resume import restore, training_state
 from xray_classifier.run_curves import draw_curves
-from xray_classifier.run_folder import environment, new_run_folder
+from xray_classifier.run_folder import command_line, new_run_folder
 from xray_classifier.saving import run_best
 from xray_classifier.signals import stop_on_signals
 from xray_classifier.terminal import Terminal, command, seconds_in_words
@@ -101,7 +101,9 @@ def run_training(
         terminal.log_to(folder / "log.txt")
         if resume is not None:
             _go_on(trainer, resume, content["fingerprint"], terminal)
-        _write_beginning(folder, loaded, radiographs, trainer, is_new=resume is None)
+        _write_beginning(
+            folder, loaded, radiographs, trainer.run, content["environment"], resume is None
+        )
         trainer.callbacks = run_callbacks(config, folder, trainer, radiographs, content, terminal)
         _fit(trainer, folder, terminal, run_best_monitor(config.train))
         return run_finish(folder, radiographs, trainer, config, terminal)
@@ -116,8 +118,8 @@ def _go_on(trainer: Trainer, run_dir: Path, fingerprint: str, terminal: Terminal
     checkpoint = load_checkpoint(run_dir / "checkpoints" / "last.safetensors")
     if checkpoint.require("fingerprint") != fingerprint:
         raise DataError(
-            f"the data changed since {printable(run_dir)} was stopped (images added, removed, "
-            "edited, relabelled or moved to another split); restore them, or start a new run"
+            f"the data changed since {printable(run_dir)} was stopped ({WHAT_CHANGES}); restore "
+            "them, or start a new run"
         )
     restore(trainer, checkpoint)
     _refuse_another_future(trainer, run_dir)
@@ -224,18 +226,22 @@ def _say_what_will_happen(
 
 
 def _write_beginning(
-    folder: Path, loaded: LoadedConfig, radiographs: Radiographs, trainer: Trainer, is_new: bool
+    folder: Path,
+    loaded: LoadedConfig,
+    radiographs: Radiographs,
+    run: Run,
+    environment: Mapping[str, Any],
+    is_new: bool,
 ) -> None:
     """All that is known before the first step."""
     config = loaded.config
     write_text(folder / "config.yaml", dump_config(config.model_copy(update={"name": loaded.name})))
     if is_new:
         write_text(folder / "config.original.yaml", loaded.original_text)
-    device = str(trainer.train_images.device)
-    write_json(folder / "env.json", environment(device, torch.get_num_threads()))
+    write_json(folder / "env.json", {**environment, "command": command_line()})
     write_text(folder / "data" / "manifest.csv", manifest_table(radiographs))
     write_json(folder / "data" / "audit.json", audit_record(radiographs, config.data.audit))
-    write_summary(folder, trainer.run, "running", None, None)
+    write_summary(folder, run, "running", None, None)
 
 
 def _fit(trainer: Trainer, folder: Path, terminal: Terminal, monitor: Monitor | None) -> None:

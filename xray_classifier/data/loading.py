@@ -25,6 +25,8 @@ from xray_classifier.files import printable
 from xray_classifier.terminal import Terminal
 
 SHOWN = 10
+WHAT_CHANGES = "images added, removed, edited, relabelled or moved to another split"
+"""What makes `Radiographs.fingerprint` differ, in words for a message."""
 Task = Literal["classify", "regress"]
 
 
