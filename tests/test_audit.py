@@ -1,105 +1,22 @@
-"""Leaks between splits are found, against brute force and on real sets that have them."""
+"""The audit before training: leaks stop it, labels and real sets that are known to leak."""
 
-from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from tiny_runs import SHARED_DATA, Program, class_folders, film, program
 
 from xray_classifier.config import DataConfig
 from xray_classifier.config_file import data_section
-from xray_classifier.data.audit import (
-    contradicting_pictures,
-    find_leaks,
-    joined_groups,
-    picture_hashes,
-)
+from xray_classifier.data.audit import FEWEST_PATIENTS, Audit
+from xray_classifier.data.audit_words import EXAMPLES, audit_json, audit_lines
 from xray_classifier.data.loading import Radiographs, run_loading
 from xray_classifier.errors import LeakError
 from xray_classifier.terminal import Terminal
 
 __all__ = ["program"]
-
-SPLITS = st.sampled_from(["train", "val", "test", ""])
-ROWS = st.lists(
-    st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("123456"), SPLITS), max_size=24
-)
-RANK = {"train": 0, "val": 1, "test": 2}
-
-
-def components(patients: Sequence[str], pictures: Sequence[str]) -> list[int]:
-    """Component per image of the graph that joins images of one patient or one picture."""
-    n = len(patients)
-    ends = [
-        (i, j)
-        for keys in (patients, pictures)
-        for key in set(keys)
-        for i, j in pairwise([row for row in range(n) if keys[row] == key])
-    ]
-    rows, columns = [i for i, _ in ends], [j for _, j in ends]
-    graph = coo_array((np.ones(len(ends)), (rows, columns)), shape=(n, n))
-    return [int(label) for label in connected_components(graph, directed=False)[1]]
-
-
-@given(ROWS)
-@settings(max_examples=200, deadline=None)
-def test_joined_groups_are_the_connected_components(rows: list[tuple[str, str, str]]) -> None:
-    patients, pictures = [r[0] for r in rows], [r[1] for r in rows]
-    groups = joined_groups(patients, pictures)
-    if not rows:
-        assert groups == ()
-        return
-    truth = components(patients, pictures)
-    for i in range(len(rows)):
-        for j in range(len(rows)):
-            assert (groups[i] == groups[j]) == (truth[i] == truth[j])
-        assert groups[i] == min(patients[j] for j in range(len(rows)) if truth[j] == truth[i])
-
-
-@given(ROWS)
-@settings(max_examples=200, deadline=None)
-def test_leaks_are_what_brute_force_finds(rows: list[tuple[str, str, str]]) -> None:
-    patients, pictures, splits = ([r[k] for r in rows] for k in range(3))
-    found = {leak.kind: leak for leak in find_leaks(patients, pictures, splits)}
-    for kind, keys in (("patient", patients), ("picture", pictures)):
-        placed = [(k, s) for k, s in zip(keys, splits, strict=True) if s]
-        torn = {k for k, _ in placed if len({s for other, s in placed if other == k}) > 1}
-        later = [
-            i
-            for i in range(len(rows))
-            if splits[i]
-            and any(
-                keys[j] == keys[i] and splits[j] and RANK[splits[j]] < RANK[splits[i]]
-                for j in range(len(rows))
-            )
-        ]
-        assert (kind in found) == bool(torn)
-        if torn:
-            assert found[kind].groups == len(torn)
-            assert found[kind].rows == tuple(later)
-
-
-@given(st.lists(st.tuples(st.sampled_from("123"), st.sampled_from([0.0, 1.0])), max_size=12))
-@settings(max_examples=100, deadline=None)
-def test_contradicting_pictures_are_what_brute_force_finds(rows: list[tuple[str, float]]) -> None:
-    targets = np.array([target for _, target in rows])
-    truth = [
-        i for i, (p, t) in enumerate(rows) if any(q == p and u != t for q, u in rows)
-    ]  # fmt: skip
-    assert contradicting_pictures([p for p, _ in rows], targets) == truth
-
-
-def test_a_picture_hash_is_that_of_its_pixels() -> None:
-    images = np.stack([film(0), film(1), film(0)])
-    one, two, again = picture_hashes(images)
-    assert one == again != two
 
 
 @pytest.fixture
@@ -119,6 +36,12 @@ def load(root: Path, tmp_path: Path, **keys: object) -> Radiographs:
     return run_loading(section(root, tmp_path, **keys), "classify", Terminal(quiet=True))
 
 
+def audit_of(found: Radiographs) -> Audit:
+    """The audit of loaded images."""
+    assert found.audit is not None
+    return found.audit
+
+
 def section(root: Path, tmp_path: Path, **keys: object) -> DataConfig:
     """A data section for 12 px."""
     stored = {"path": str(root), "cache": str(tmp_path / "cache"), "image": {"size": 12}, **keys}
@@ -130,7 +53,8 @@ def test_strict_names_the_leaked_images(leaky: Path, tmp_path: Path) -> None:
         load(leaky, tmp_path, patient=None)
     message = str(caught.value)
     assert caught.value.exit_code == 3
-    assert "1 pictures stand in more than one split" in message
+    assert "1 picture in more than one split, exactly" in message
+    assert "1 of 13 test images, 1 of 13 val images were seen in an earlier split" in message
     assert "val/sick/copied.tif" in message
     assert "test/sick/copied.bmp" in message
     assert "data.audit=warn" in message
@@ -171,8 +95,9 @@ def test_a_carved_split_never_parts_one_picture(tmp_path: Path) -> None:
     for number in range(8):
         Image.fromarray(film(number)).save(root / "healthy" / f"again{number}.bmp")
     found = load(root, tmp_path, patient=None)
-    pictures = picture_hashes(found.images)
-    assert find_leaks(found.manifest.ids, pictures, found.manifest.splits) == ()
+    audit = audit_of(found)
+    assert len(audit.leaks.exact_inside) == 8
+    assert not audit.leaks.across
 
 
 def test_one_picture_under_two_labels_is_told(tmp_path: Path) -> None:
@@ -196,7 +121,7 @@ def real(name: str) -> Path:
 def test_nih1000_shares_15_patients_and_76_of_its_validation_images(tmp_path: Path) -> None:
     labels = {"healthy": ["0_normal"], "sick": ["1_abnormal"]}
     keys = {"labels": labels, "split": {"test": None}}
-    with pytest.raises(LeakError, match=r"15 patients.*76 of 200 val images"):
+    with pytest.raises(LeakError, match=r"(?s)15 patients.*76 of 200 val images"):
         load(real("nih1000"), tmp_path, **keys)
     found = load(real("nih1000"), tmp_path, **keys, audit="warn")
     assert len(found.rows("val")) == 124
@@ -219,3 +144,98 @@ def test_pneumoniamnist_repeats_8_training_pictures_in_validation(tmp_path: Path
     left = [i for i, r in zip(found.manifest.ids, found.reasons, strict=True) if r == "leak"]
     assert sorted(left) == sorted(f"val_images/{i}" for i in repeated)
     assert len(left) == 8
+
+
+def test_leaky_split_holds_12_exact_groups_across_its_splits(tmp_path: Path) -> None:
+    labels = {"healthy": ["NORMAL"], "sick": ["PNEUMONIA"]}
+    found = load(real("leaky_split"), tmp_path, labels=labels, audit="warn")
+    leaks = audit_of(found).leaks
+    assert len(leaks.exact) == 12
+    files = [found.manifest.files[row] for group in leaks.exact for row in group.rows]
+    for group in leaks.exact:
+        pixels = {Image.open(found.manifest.files[row]).tobytes() for row in group.rows}
+        assert len(pixels) == 1
+        assert len({found.manifest.splits[row] for row in group.rows}) <= 3
+    assert len(files) == 26
+    assert len(leaks.patients) == 26
+    left = [row for row, reason in enumerate(found.reasons) if reason == "leak"]
+    assert left == list(leaks.later)
+
+
+def test_the_numbers_of_the_audit_are_those_of_its_groups(leaky: Path, tmp_path: Path) -> None:
+    found = load(leaky, tmp_path, patient=None, audit="warn")
+    content = audit_json(audit_of(found), found.manifest)
+    assert content["leaks"]["exact"]["groups_across_splits"] == 1
+    assert content["leaks"]["near"]["images_across_splits"] == 3
+    assert content["leaks"]["patients"]["shared_across_splits"] == 0
+    (group,) = content["leaks"]["exact"]["examples"]
+    assert group["images"] == [
+        {"path": "test/sick/copied.bmp", "split": "test"},
+        {"path": "train/sick/film001.png", "split": "train"},
+        {"path": "val/sick/copied.tif", "split": "val"},
+    ]
+
+
+def test_at_most_twenty_examples_are_listed(tmp_path: Path) -> None:
+    counts = {f"{s}/{c}": 15 for s in ("train", "test") for c in ("healthy", "sick")}
+    root = class_folders(tmp_path / "many", counts)
+    for path in sorted((root / "train").rglob("*.png")):
+        copy = root / "test" / path.parent.name / f"copy_{path.stem}.bmp"
+        Image.open(path).save(copy)
+    keys = {"patient": None, "split": {"val": None}}
+    with pytest.raises(LeakError, match="30 of 60 test images"):  # not: too few to carve from
+        load(root, tmp_path, **{**keys, "split": {}})
+    found = load(root, tmp_path, **keys, audit="warn")
+    assert len(found.rows("test")) == 30
+    content = audit_json(audit_of(found), found.manifest)
+    assert content["leaks"]["exact"]["groups_across_splits"] == 30
+    assert len(content["leaks"]["exact"]["examples"]) == EXAMPLES == 20
+
+
+def test_lacking_classes_and_few_patients_are_told(tmp_path: Path) -> None:
+    counts = {"train/healthy": 24, "train/sick": 22, "val/healthy": 4, "test/sick": 3}
+    root = class_folders(tmp_path / "odd", counts)
+    found = load(root, tmp_path, patient=None, audit="warn")
+    audit = audit_of(found)
+    assert [(c.split, c.name) for c in audit.lacking] == [("val", "sick"), ("test", "healthy")]
+    assert [(c.split, c.name, c.patients) for c in audit.few] == [
+        ("val", "healthy", 4),
+        ("test", "sick", 3),
+    ]
+    said = "\n".join(audit_lines(audit, found.manifest))
+    assert "the val images hold no sick one" in said
+    assert (
+        f"only 3 sick images (patients are unknown) in test, fewer than {FEWEST_PATIENTS}" in said
+    )
+
+
+def test_near_copies_under_two_labels_are_told(tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "flat", {"healthy": 12, "sick": 12})
+    Image.fromarray(film(3)).resize((60, 60)).save(root / "sick" / "larger.png")
+    found = load(root, tmp_path, patient=None)
+    assert audit_of(found).contradictions == ()
+    (rows,) = audit_of(found).near_contradictions
+    assert {found.manifest.ids[row] for row in rows} == {"healthy/film003.png", "sick/larger.png"}
+    assert any("near copies under two labels" in warning for warning in found.warnings)
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "flat", {"train/healthy": 12, "train/sick": 12})
+    (root / "val" / "sick").mkdir(parents=True)
+    Image.fromarray(film(3)).save(root / "val" / "sick" / "a\x1b[31m\nb.png")
+    found = load(root, tmp_path, patient=None, audit="warn")
+    said = "\n".join(audit_lines(audit_of(found), found.manifest))
+    assert "\x1b" not in said
+    assert "a\\x1b[31m\\nb.png" in said
+
+
+def test_numbers_to_predict_get_no_probes(tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "films", {"all": 30})
+    names = sorted(path.name for path in (root / "all").iterdir())
+    lines = [f"all/{name},{number}" for number, name in enumerate(names)]
+    (root / "table.csv").write_text("\n".join(["path,label", *lines]))
+    data: dict[str, Any] = {"path": str(root / "table.csv"), "patient": None}
+    section_ = data_section({**data, "cache": str(tmp_path / "c"), "image": {"size": 12}})
+    audit = audit_of(run_loading(section_, "regress", Terminal(quiet=True)))
+    assert audit.shortcuts == ()
+    assert "predict a number" in audit.no_shortcuts

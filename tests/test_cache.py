@@ -1,6 +1,5 @@
 """Images are decoded once, and what comes from the cache is what decoding gives."""
 
-import contextlib
 import errno
 import json
 import os
@@ -15,10 +14,11 @@ import pytest
 from PIL import Image
 from tiny_runs import class_folders, film, save_film
 
-from xray_classifier.data import cache
+from xray_classifier.data import cache, preparing
 from xray_classifier.data.cache import CachedImages, cache_entries, cached_images, clear_cache
-from xray_classifier.data.decode import decode_file
+from xray_classifier.data.decode import Film, decode_file, film_from_array, read_film
 from xray_classifier.data.manifest import Manifest, build_manifest
+from xray_classifier.data.signature import CONTAINERS, SIGNATURE, signature_of
 from xray_classifier.errors import OutputError
 
 SIZE = 8
@@ -77,7 +77,7 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def fail(*arguments: object) -> None:
         raise AssertionError("decoded again")
 
-    return lambda: monkeypatch.setattr(cache, "decode_file", fail)
+    return lambda: monkeypatch.setattr(preparing, "read_film", fail)
 
 
 def test_the_array_holds_what_decoding_gives_row_by_row_in_order(films: Path, store: Path) -> None:
@@ -89,6 +89,47 @@ def test_the_array_holds_what_decoding_gives_row_by_row_in_order(films: Path, st
         alone = decode_file(path, SIZE, "center", "equalize")
         np.testing.assert_array_equal(found.images[row], alone)
     assert list(manifest.ids) == sorted(manifest.ids)
+
+
+def test_signatures_are_those_of_the_films(films: Path, store: Path) -> None:
+    (films / "a" / "film001.png").write_bytes(b"no image at all")
+    manifest = manifest_of(films)
+    for _ in range(2):  # decoded, then from the cache
+        found = cached(manifest, store)
+        assert found.signatures.shape == (9,)
+        assert found.signatures.dtype == SIGNATURE
+        assert not any(found.signatures[1].tobytes())
+        for row in (0, *range(2, 9)):
+            path = manifest.files[row]
+            alone = signature_of(read_film(path), path.stat().st_size)
+            assert found.signatures[row].tobytes() == alone.tobytes()
+
+
+def test_arrays_and_phantoms_have_no_file_of_their_own(tmp_path: Path, store: Path) -> None:
+    images = np.stack([film(seed) for seed in range(6)])
+    path = tmp_path / "set.npz"
+    np.savez(path, train_images=images, train_labels=np.arange(6) % 2)
+    arrays = cached(manifest_of(path, "npz"), store).signatures
+    for row in range(6):
+        assert arrays[row].tobytes() == signature_of(film_from_array(images[row])).tobytes()
+    phantoms = cached(manifest_of(None, "phantoms"), store).signatures
+    assert not arrays["file_bytes"].any()
+    assert not phantoms["file_bytes"].any()
+    assert {CONTAINERS[place] for place in arrays["container"]} == {"ARRAY"}
+    assert {CONTAINERS[place] for place in phantoms["container"]} == {"PHANTOM"}
+    assert set(phantoms["bits"].tolist()) <= {10, 12}
+
+
+def test_raw_detector_data_are_another_entry(films: Path, store: Path) -> None:
+    keys = {
+        for_processing: cached_images(
+            manifest_of(films), size=SIZE, crop="center", intensity="equalize", folder=store,
+            for_processing=for_processing,
+        ).reused
+        for for_processing in ("reject", "accept")
+    }  # fmt: skip
+    assert keys == {"reject": False, "accept": False}
+    assert len(cache_entries(store)) == 2
 
 
 def test_the_second_run_decodes_nothing(
@@ -212,22 +253,12 @@ def test_a_damaged_entry_is_built_again(damage: str, films: Path, store: Path) -
     assert cached(manifest, store).reused
 
 
-def test_flipped_bytes_of_an_array_file_are_seen(films: Path, store: Path) -> None:
-    cached(manifest_of(films), store)
-    entry = entry_of(store)
-    good = (entry / "images.npy").read_bytes()
-    shape = (9, SIZE, SIZE)
-    assert cache._open_entry(entry, shape) is not None
-    header = good.index(b"\n") + 1
-    for place in (*range(header), *range(header, len(good), 9)):
-        flip(entry / "images.npy", place)
-        assert cache._open_entry(entry, shape) is None
-        (entry / "images.npy").write_bytes(good)
-
-
 def test_numpy_itself_can_read_an_entry(films: Path, store: Path) -> None:
     found = cached(manifest_of(films), store)
     np.testing.assert_array_equal(np.load(entry_of(store) / "images.npy"), found.images)
+    signatures = np.load(entry_of(store) / "signatures.npy")
+    assert signatures.dtype == SIGNATURE
+    assert signatures.tobytes() == found.signatures.tobytes()
 
 
 @pytest.mark.parametrize("known", [b"", b"[]", b'{"61": [1, 2]}', b"\xff", b'{"x": 3}'])
@@ -262,29 +293,34 @@ def test_a_cache_that_is_a_file_is_an_output_error(films: Path, store: Path) -> 
         cached(manifest_of(films), store)
 
 
-def test_two_builds_at_once_both_succeed(
+def test_two_threads_at_once_decode_once(
     films: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    both = threading.Barrier(2, timeout=20)
-    rename = Path.rename
+    other_waits = threading.Event()
+    names: list[str] = []
 
-    def together(path: Path, target: Path) -> Path:
-        if path.name.startswith("."):
-            with contextlib.suppress(threading.BrokenBarrierError):
-                both.wait()  # both have built before either renames
-        return rename(path, target)
+    def read_late(path: Path, for_processing: str) -> Film:
+        assert other_waits.wait(60)
+        names.append(path.name)
+        return read_film(path, for_processing)
 
-    monkeypatch.setattr(Path, "rename", together)
+    monkeypatch.setattr(preparing, "read_film", read_late)
     results: list[CachedImages] = []
-    threads = [
-        threading.Thread(target=lambda: results.append(cached(manifest_of(films), store)))
-        for _ in range(2)
-    ]
+
+    def decode() -> None:
+        found = cached_images(
+            manifest_of(films), size=SIZE, crop="center", intensity="equalize", folder=store,
+            workers=2, waiting=lambda _: other_waits.set(),
+        )  # fmt: skip
+        results.append(found)
+
+    threads = [threading.Thread(target=decode) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(results) == 2
+    assert sorted(found.reused for found in results) == [False, True]
+    assert len(names) == 9
     np.testing.assert_array_equal(results[0].images, results[1].images)
     assert len(cache_entries(store)) == 1
     assert not [path for path in store.iterdir() if path.name.startswith(".")]
@@ -296,7 +332,7 @@ def test_an_interrupted_build_leaves_nothing_half_made(
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cache, "decode_file", interrupt)
+    monkeypatch.setattr(preparing, "read_film", interrupt)
     with pytest.raises(KeyboardInterrupt):
         cached(manifest_of(films), store)
     assert [path.name for path in store.iterdir()] == ["digests.json"]
@@ -334,7 +370,7 @@ def test_progress_reaches_the_total(films: Path, store: Path) -> None:
         manifest_of(films), size=SIZE, crop="center", intensity="equalize", folder=store,
         workers=1, progress=lambda done, total: seen.append((done, total)),
     )  # fmt: skip
-    assert seen[-1] == (9, 9)
+    assert seen == [(9, 9)]
 
 
 def test_clearing_frees_what_was_listed_and_touches_nothing_else(films: Path, store: Path) -> None:
@@ -346,8 +382,9 @@ def test_clearing_frees_what_was_listed_and_touches_nothing_else(films: Path, st
     precious.mkdir()
     shutil.copy(entry_of_any(store) / "images.npy", precious / "images.npy")
     (store / "notes.txt").write_text("mine")
+    (abandoned / "images.npy").write_bytes(b"half")
     sizes = [size for _, size in cache_entries(store)]
-    assert len(sizes) == 2
+    assert len(sizes) == 3
     assert sizes == sorted(sizes, reverse=True)
     assert clear_cache(store) == sum(sizes)
     assert sorted(path.name for path in store.iterdir()) == ["my_results", "notes.txt"]

@@ -23,7 +23,6 @@ from scipy.stats import rankdata
 import xray_classifier.data as data_package
 from xray_classifier.data import boundary
 from xray_classifier.data.decode import (
-    DRAFT_FACTOR,
     REASONS,
     Film,
     decode_file,
@@ -31,9 +30,9 @@ from xray_classifier.data.decode import (
     prepare,
     read_film,
 )
+from xray_classifier.data.film import Origin, bits_of, colour_of
 from xray_classifier.errors import DecodeError
 
-REAL = (Path(__file__).resolve().parents[1] / ".." / "shared" / "data").resolve()
 INTENSITIES = ("equalize", "zscore", "minmax", "dataset")
 CROPS = ("center", "pad", "stretch")
 
@@ -233,6 +232,97 @@ def test_negative_tiff_values_are_refused(tmp_path: Path) -> None:
     assert refusal(saved(tmp_path / "f.tif", image)).reason == "ambiguous_range"
 
 
+# ---- what is remembered of the file ----------------------------------------------------------
+
+TINTED = np.stack([radiograph() // 2 + 100, radiograph() // 2 + 40, radiograph() // 2], axis=-1)
+"""Largest minus smallest channel is 100 of 255 everywhere."""
+
+DEEP = radiograph().astype(np.uint16) * 8  # up to 2040: eleven bits
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "expected"),
+    [
+        ("a.png", Image.fromarray(radiograph()), ("PNG", "L", 8)),
+        ("a.png", Image.fromarray(radiograph()).convert("RGB"), ("PNG", "RGB", 8)),
+        ("a.png", Image.fromarray(radiograph()).convert("RGBA"), ("PNG", "RGBA", 8)),
+        ("a.png", Image.fromarray(radiograph()).convert("LA"), ("PNG", "LA", 8)),
+        ("a.png", Image.fromarray(radiograph()).convert("1"), ("PNG", "1", 8)),
+        ("a.png", _palette(radiograph()), ("PNG", "P", 8)),
+        ("a.png", Image.fromarray(DEEP), ("PNG", "I;16", 12)),
+        ("a.png", Image.fromarray(DEEP * 32), ("PNG", "I;16", 16)),
+        ("a.jpg", Image.fromarray(radiograph()), ("JPEG", "L", 8)),
+        ("a.jpg", Image.fromarray(radiograph()).convert("RGB"), ("JPEG", "RGB", 8)),
+        ("a.tif", Image.fromarray(radiograph()), ("TIFF", "L", 8)),
+        ("a.tif", Image.fromarray(DEEP), ("TIFF", "I;16", 12)),
+        ("a.tif", Image.fromarray((radiograph() / 255).astype(np.float32)), ("TIFF", "F", 32)),
+        ("a.bmp", Image.fromarray(radiograph()), ("BMP", "L", 8)),
+        ("a.jp2", Image.fromarray(radiograph()), ("JPEG2000", "L", 8)),
+    ],
+)
+def test_the_origin_tells_container_type_and_depth(
+    tmp_path: Path, name: str, image: Image.Image, expected: tuple[str, str, int]
+) -> None:
+    origin = read_film(saved(tmp_path / name, image)).origin
+    assert (origin.container, origin.mode, origin.bits) == expected
+    assert origin.colour == pytest.approx(0.0, abs=0.004)  # a JPEG rounds its channels
+    assert (origin.scanner, origin.patient, origin.burned_in) == ("", "", False)
+
+
+@pytest.mark.parametrize(
+    ("array", "mode", "bits"),
+    [
+        (radiograph(), "uint8", 8),
+        (np.stack([radiograph()] * 3, axis=-1), "uint8", 8),
+        (DEEP, "uint16", 12),
+        (DEEP // 2, "uint16", 10),
+        (DEEP * 32, "uint16", 16),
+        (radiograph() / 255, "float64", 32),
+        ((radiograph() / 255).astype(np.float16), "float16", 32),
+    ],
+)
+def test_the_origin_of_an_array_is_its_type(array: NDArray[Any], mode: str, bits: int) -> None:
+    assert film_from_array(array).origin == Origin("ARRAY", mode, bits)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.bmp", "a.jpg"])
+def test_the_origin_tells_colour_from_grey(tmp_path: Path, name: str) -> None:
+    image = Image.fromarray(TINTED)
+    options: dict[str, Any] = {"quality": 95, "subsampling": 0} if name == "a.jpg" else {}
+    tolerance = 0.02 if name == "a.jpg" else 1e-6
+    colour = read_film(saved(tmp_path / name, image, **options)).origin.colour
+    assert colour == pytest.approx(100 / 255, abs=tolerance)
+    if name == "a.png":
+        assert read_film(saved(tmp_path / name, image.convert("P"))).origin.colour > 0.3
+        assert read_film(saved(tmp_path / name, image.convert("RGBA"))).origin.colour == colour
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_the_origin_of_an_array_tells_colour_from_grey(dtype: type) -> None:
+    scale = {np.uint8: 1, np.uint16: 257, np.float32: 1 / 255}[dtype]
+    colour = film_from_array((TINTED * np.float64(scale)).astype(dtype)).origin.colour
+    assert colour == pytest.approx(100 / 255, abs=1e-6)
+
+
+@pytest.mark.parametrize(("step", "shape"), [(1, (20, 30)), (8, (20, 30)), (3, (7, 5))])
+def test_colour_is_the_mean_span_of_the_channels(step: int, shape: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 4), np.uint8)
+    seen = [
+        int(max(pixels[row, column, :3])) - int(min(pixels[row, column, :3]))
+        for row in range(0, shape[0], step)
+        for column in range(0, shape[1], step)
+    ]
+    assert colour_of(pixels, step) == pytest.approx(sum(seen) / len(seen) / 255)
+    assert colour_of(pixels[..., :2], step) == colour_of(pixels[..., 0], step) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("full_scale", "bits"), [(255.0, 8), (1023.0, 10), (4095.0, 12), (65535.0, 16), (1.0, 32)]
+)
+def test_depth_follows_from_white(full_scale: float, bits: int) -> None:
+    assert bits_of(full_scale) == bits
+
+
 # ---- transparency ----------------------------------------------------------------------------
 
 
@@ -344,11 +434,11 @@ def test_exif_orientation_is_applied(tmp_path: Path, suffix: str, orientation: i
     path = saved(tmp_path / f"o.{suffix}", image, exif=exif, **special.get(suffix, {}))
     scale = 257 if "16" in suffix else 1
     seen = _seen(stored, orientation).astype(int) * scale
-    film = read_film(path, draft_px=None if orientation == 1 else 2)
+    film = read_film(path)
     assert np.abs(film.pixels.astype(int) - seen).max() <= (2 if suffix == "jpg" else 0)
 
 
-def test_a_turned_jpeg_is_the_upright_one_after_a_draft(tmp_path: Path) -> None:
+def test_a_turned_jpeg_is_the_upright_one(tmp_path: Path) -> None:
     upright = np.asarray(Image.fromarray(radiograph()).resize((403, 301)))
     stored = np.rot90(upright)  # seen upright by turning it right: orientation 6
     exif = Image.Exif()
@@ -535,66 +625,6 @@ def test_a_blank_film_is_refused(intensity: str, level: int) -> None:
     assert caught.value.reason == "blank"
 
 
-# ---- drafts ----------------------------------------------------------------------------------
-
-
-def _large_jpeg(path: Path, height: int, width: int, mode: str = "L") -> Path:
-    image = Image.fromarray(radiograph(60, 60)).resize((width, height), Image.Resampling.BICUBIC)
-    return saved(path, image.convert(mode), quality=92)
-
-
-@pytest.mark.parametrize(
-    ("draft_px", "shrink"), [(None, 1), (305, 1), (304, 1), (152, 2), (77, 2), (76, 4), (38, 8)]
-)
-def test_a_draft_keeps_the_pixels_asked_for(
-    tmp_path: Path, draft_px: int | None, shrink: int
-) -> None:
-    film = read_film(_large_jpeg(tmp_path / "large.jpg", 304, 408, "RGB"), draft_px)
-    assert film.shrink == shrink
-    assert film.pixels.shape == (304 // shrink, 408 // shrink)
-    assert film.pixels.dtype == np.uint8
-
-
-@pytest.mark.parametrize(("height", "width"), [(301, 403), (304, 403), (301, 408)])
-def test_a_film_that_ends_inside_a_block_is_decoded_in_full(
-    tmp_path: Path, height: int, width: int
-) -> None:
-    film = read_film(_large_jpeg(tmp_path / "large.jpg", height, width), 37)
-    assert film.shrink == 1
-    assert film.pixels.shape == (height, width)
-
-
-@pytest.mark.parametrize("crop", CROPS)
-@pytest.mark.parametrize(("height", "width"), [(520, 600), (648, 528), (512, 512)])
-def test_a_draft_lies_where_the_full_film_lies(
-    tmp_path: Path, height: int, width: int, crop: str
-) -> None:
-    """The square's corner need not lie on a pixel of the draft: one taken so would be shifted."""
-    path = _large_jpeg(tmp_path / "large.jpg", height, width)
-    draft = read_film(path, DRAFT_FACTOR * 8)
-    assert draft.shrink == 8
-    found = prepare(draft, 8, crop, "dataset").astype(int)
-    difference = np.abs(found - prepare(read_film(path), 8, crop, "dataset"))
-    assert difference.max() <= 2
-    assert difference.mean() < 0.6
-
-
-@pytest.mark.parametrize("size", [32, 64])
-def test_drafts_of_real_films_stay_within_a_level(size: int) -> None:
-    folder = REAL / "kermany_fullres"
-    if not folder.is_dir():
-        pytest.skip("no full-size radiographs in ../shared/data")
-    differences = []
-    for path in sorted(folder.rglob("*.jpeg")):
-        if read_film(path, DRAFT_FACTOR * size).shrink > 1 and len(differences) < 12:
-            full = prepare(read_film(path), size, "center", "equalize").astype(int)
-            differences.append(np.abs(decode_file(path, size, "center", "equalize") - full))
-    together = np.concatenate(differences)
-    assert len(differences) > 5
-    assert together.mean() < 0.3
-    assert np.percentile(together, 99.9) <= 3
-
-
 # ---- what can go wrong -----------------------------------------------------------------------
 
 
@@ -750,7 +780,7 @@ def test_a_damaged_file_gives_a_picture_or_a_reason(
 def test_every_reason_that_is_raised_is_listed_and_every_listed_one_is_raised() -> None:
     folder = Path(data_package.__path__[0])
     raised = set()
-    for name in ("boundary", "decode", "dicom", "film", "intensity"):
+    for name in sorted(path.stem for path in folder.glob("*.py")):
         for node in ast.walk(ast.parse((folder / f"{name}.py").read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "DecodeError":
                 reason = node.args[0]

@@ -1,8 +1,11 @@
 """DICOM: the order of the transforms, each formula, what is refused, and that nothing leaks."""
 
+import contextlib
+import hashlib
 import io
 import logging
 import struct
+import traceback
 import warnings
 import zlib
 from pathlib import Path
@@ -11,78 +14,45 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from dicom_files import GREY, REAL, content_of, dicom, lut, real, refusal, written
 from numpy.typing import NDArray
 from PIL import Image
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.datadict import DicomDictionary
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     MPEG2MPML,
     UID,
     DeflatedExplicitVRLittleEndian,
-    DigitalXRayImageStorageForPresentation,
+    DigitalIntraOralXRayImageStorageForProcessing,
+    DigitalMammographyXRayImageStorageForProcessing,
+    DigitalXRayImageStorageForProcessing,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     RLELossless,
-    generate_uid,
 )
 
 from xray_classifier.data.decode import decode_file, film_from_array, prepare, read_film
-from xray_classifier.data.dicom import looks_like_dicom, read_dicom
+from xray_classifier.data.dicom import is_dicom
+from xray_classifier.data.film import Origin
 from xray_classifier.errors import DecodeError
+from xray_classifier.pseudonyms import pseudonym
 
-REAL = (Path(__file__).resolve().parents[1] / ".." / "shared" / "data" / "dicom").resolve()
-GREY = (np.arange(20 * 16).reshape(20, 16) * 4095 // 319).astype(np.uint16)
-"""A 12-bit ramp from 0 to 4095."""
-
-
-def dicom(pixels: NDArray[Any] = GREY, bits: int = 12, **elements: Any) -> FileDataset:
-    """A single-frame MONOCHROME2 film; `elements` replace or add what they name."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
-    dataset.SOPClassUID = meta.MediaStorageSOPClassUID
-    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
-    dataset.Rows, dataset.Columns = pixels.shape
-    dataset.SamplesPerPixel = 1
-    dataset.PhotometricInterpretation = "MONOCHROME2"
-    dataset.BitsAllocated = 8 * pixels.dtype.itemsize
-    dataset.BitsStored, dataset.HighBit = bits, bits - 1
-    dataset.PixelRepresentation = int(np.issubdtype(pixels.dtype, np.signedinteger))
-    dataset.PixelData = pixels.tobytes()
-    dataset["PixelData"].VR = "OW"
-    for keyword, value in elements.items():
-        setattr(dataset, keyword, value)
-    return dataset
+CANARY = "Canary4711"
 
 
-def written(path: Path, dataset: FileDataset) -> Path:
-    dataset.save_as(path, enforce_file_format=True)
-    return path
-
-
-def lut(entries: list[int], first: int, bits: int) -> Sequence:
-    item = Dataset()
-    item.LUTDescriptor = [len(entries), first, bits]
-    item["LUTDescriptor"].VR = "SS" if first < 0 else "US"
-    item.LUTData = entries
-    item["LUTData"].VR = "US"
-    return Sequence([item])
+@pytest.fixture(autouse=True)
+def private_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the key of patient ids out of the user's folders."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
 def shown(path: Path) -> NDArray[Any]:
     """Grey as a fraction of white."""
     film = read_film(path)
     return np.asarray(film.pixels / film.full_scale)
-
-
-def refusal(path: Path) -> DecodeError:
-    with pytest.raises(DecodeError) as caught:
-        read_film(path)
-    return caught.value
 
 
 # ---- what a film looks like ------------------------------------------------------------------
@@ -140,7 +110,7 @@ def test_eight_bits(tmp_path: Path) -> None:
 def test_lossless_transfer_syntaxes_keep_every_value(tmp_path: Path, syntax: UID) -> None:
     dataset = dicom()
     if syntax == RLELossless:
-        dataset.compress(RLELossless)
+        dataset.compress(RLELossless, encoding_plugin="pydicom")
     dataset.file_meta.TransferSyntaxUID = syntax
     if syntax == ExplicitVRBigEndian:
         dataset.PixelData = GREY.astype(">u2").tobytes()
@@ -258,14 +228,160 @@ def test_pixel_padding_is_left_out(tmp_path: Path) -> None:
     assert (4094 in GREY) == (nowhere.mask is not None)
 
 
+# ---- one film in many forms ------------------------------------------------------------------
+
+NOISE = np.random.default_rng(0).integers(0, 1024, (40, 31))
+"""Ten bits."""
+
+
+def stored_as(grey: NDArray[Any], bits: int, signed: bool, negative: bool) -> dict[str, Any]:
+    """Ten bits of grey, spread over more, turned or moved below zero."""
+    values = grey << (bits - 10)
+    if negative:
+        values = 2**bits - 1 - values
+    return {"pixels": (values - signed * 2 ** (bits - 1)).astype(np.int16 if signed else np.uint16)}
+
+
+@pytest.mark.parametrize("endian", [ExplicitVRLittleEndian, ExplicitVRBigEndian])
+@pytest.mark.parametrize("bits", [10, 12, 16])
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("rescale", [None, (0.5, -100), (-2, 4000), (0.684, 200)])
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_one_film_gives_one_tensor_however_it_is_stored(
+    tmp_path: Path,
+    photometric: str,
+    rescale: tuple[float, float] | None,
+    signed: bool,
+    bits: int,
+    endian: UID,
+) -> None:
+    turned = (photometric == "MONOCHROME1") != (rescale is not None and rescale[0] < 0)
+    dataset = dicom(**stored_as(NOISE, bits, signed, turned), bits=bits)
+    dataset.PhotometricInterpretation = photometric
+    if rescale is not None:
+        dataset.RescaleSlope, dataset.RescaleIntercept = rescale
+    dataset.file_meta.TransferSyntaxUID = endian
+    path = tmp_path / "film.dcm"
+    path.write_bytes(content_of(dataset))
+    expected = prepare(film_from_array(NOISE.astype(np.uint16)), 24, "pad", "equalize")
+    np.testing.assert_array_equal(decode_file(path, 24, "pad", "equalize"), expected)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(("slope", "intercept"), [(1, 0), (0.5, -100), (3, 7), (-2, 4000)])
+@pytest.mark.parametrize("intensity", ["equalize", "minmax", "zscore", "dataset"])
+def test_one_windowed_film_gives_one_tensor_however_it_is_stored(
+    tmp_path: Path, intensity: str, slope: float, intercept: float, signed: bool, bits: int
+) -> None:
+    """The window moves along with the values, by the formula of PS3.3 C.11.2.1.2.1."""
+    plain = dicom(NOISE.astype(np.uint16), 10, WindowCenter=400, WindowWidth=602)
+    expected = decode_file(written(tmp_path / "plain", plain), 24, "pad", intensity)
+    gain = 2 ** (bits - 10) * slope
+    offset = intercept - signed * 2 ** (bits - 1) * slope
+    dataset = dicom(**stored_as(NOISE, bits, signed, False), bits=bits)
+    dataset.RescaleSlope, dataset.RescaleIntercept = slope, intercept
+    dataset.WindowCenter = gain * (400 - 0.5) + offset + 0.5
+    dataset.WindowWidth = abs(gain) * (602 - 1) + 1
+    dataset.PhotometricInterpretation = "MONOCHROME1" if slope < 0 else "MONOCHROME2"
+    found = decode_file(written(tmp_path / "film", dataset), 24, "pad", intensity)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+def test_a_windowed_film_and_its_negative_agree_to_the_last_bit(
+    tmp_path: Path, function: str
+) -> None:
+    """LINEAR is symmetric about half a value below its centre, the others about the centre."""
+    for width in (3, 7, 333, 997, 3001):
+        elements = {"WindowWidth": width, "VOILUTFunction": function}
+        plain = dicom(WindowCenter=1700, **elements)
+        shift = 1 if function == "LINEAR" else 0
+        negative = dicom(4095 - GREY, WindowCenter=4095 - 1700 + shift, **elements)
+        negative.PhotometricInterpretation = "MONOCHROME1"
+        expected = read_film(written(tmp_path / "a", plain)).pixels
+        found = read_film(written(tmp_path / "b", negative)).pixels
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_luts_and_padding_keep_their_sign_in_every_coding(tmp_path: Path, syntax: UID) -> None:
+    grey = GREY.astype(np.int16) - 2048
+    dataset = dicom(grey, VOILUTSequence=lut(list(range(4096)), -2048, 12), PixelPaddingValue=-2048)
+    dataset["PixelPaddingValue"].VR = "SS"
+    dataset.file_meta.TransferSyntaxUID = syntax
+    path = tmp_path / "film.dcm"
+    path.write_bytes(content_of(dataset))
+    film = read_film(path)
+    np.testing.assert_array_equal(film.pixels, GREY)
+    assert film.mask is not None
+    np.testing.assert_array_equal(film.mask, GREY != 0)
+
+
+def test_a_film_that_is_explicit_against_its_syntax_is_read(tmp_path: Path) -> None:
+    content = content_of(dicom())
+    path = tmp_path / "film.dcm"
+    # The shorter name of the implicit syntax is padded to the length of the explicit one.
+    path.write_bytes(content.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2\0\0\0"))
+    assert path.read_bytes() != content
+    np.testing.assert_array_equal(read_film(path).pixels, GREY)
+
+
+# ---- what is remembered of a film ------------------------------------------------------------
+
+
+def test_the_origin_tells_how_a_film_was_stored(tmp_path: Path) -> None:
+    dataset = dicom(PhotometricInterpretation="MONOCHROME1", BurnedInAnnotation="YES")
+    dataset.Manufacturer, dataset.ManufacturerModelName = "ACME ", "Ray 1"
+    dataset.StationName, dataset.PatientID = "ROOM7", "4711"
+    origin = read_film(written(tmp_path / "f.dcm", dataset)).origin
+    scanner = hashlib.blake2b(b"ACME\nRay 1", digest_size=8).hexdigest()
+    assert origin == Origin(
+        "DICOM", "MONOCHROME1", 12, 0.0, scanner, pseudonym("4711"), burned_in=True
+    )
+    dataset.StationName, dataset.PatientID, dataset.BurnedInAnnotation = "ROOM8", "4712", "NO"
+    other = read_film(written(tmp_path / "g.dcm", dataset)).origin
+    assert (other.scanner, other.burned_in) == (scanner, False)
+    assert other.patient == pseudonym("4712") != origin.patient
+    dataset.ManufacturerModelName = "Ray 2"
+    assert read_film(written(tmp_path / "h.dcm", dataset)).origin.scanner != scanner
+
+
+def test_the_origin_of_a_film_without_names_is_empty(tmp_path: Path) -> None:
+    origin = read_film(written(tmp_path / "f.dcm", dicom(PatientID=" "))).origin
+    assert origin == Origin("DICOM", "MONOCHROME2", 12)
+    assert not (tmp_path / "config").exists()
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"PresentationIntentType": "FOR PROCESSING"},
+        {"SOPClassUID": DigitalXRayImageStorageForProcessing},
+        {"SOPClassUID": DigitalMammographyXRayImageStorageForProcessing},
+        {"SOPClassUID": DigitalIntraOralXRayImageStorageForProcessing},
+    ],
+)
+def test_raw_detector_data_is_refused_unless_accepted(
+    tmp_path: Path, elements: dict[str, Any]
+) -> None:
+    path = written(tmp_path / "raw.dcm", dicom(**elements))
+    error = refusal(path)
+    assert error.reason == "for_processing"
+    assert "data.image.for_processing=accept" in error.detail
+    np.testing.assert_array_equal(read_film(path, "accept").pixels, GREY)
+    shown = dicom(PresentationIntentType="FOR PRESENTATION")
+    np.testing.assert_array_equal(read_film(written(tmp_path / "f.dcm", shown)).pixels, GREY)
+
+
 # ---- detection and refusals ------------------------------------------------------------------
 
 
 def test_detection_is_by_content(tmp_path: Path) -> None:
     path = written(tmp_path / "IM0001", dicom())
-    assert looks_like_dicom(path)
+    assert is_dicom(path.read_bytes()[:132])
     Image.fromarray(GREY).save(tmp_path / "wrong.dcm", "PNG")
-    assert not looks_like_dicom(tmp_path / "wrong.dcm")
+    assert not is_dicom((tmp_path / "wrong.dcm").read_bytes())
     np.testing.assert_array_equal(read_film(path).pixels, GREY)
     np.testing.assert_array_equal(read_film(tmp_path / "wrong.dcm").pixels, GREY)
 
@@ -355,7 +471,7 @@ def test_random_damage_gives_a_film_or_a_reason(tmp_path: Path) -> None:
             damaged[place] = random.integers(256)
         path.write_bytes(bytes(damaged))
         try:
-            read_dicom(path)
+            read_film(path)
         except DecodeError as error:
             reasons.add(error.reason)
     assert {"unsupported_dicom", "unreadable"} <= reasons
@@ -367,7 +483,7 @@ def test_sequences_nested_beyond_reason_are_an_error_of_the_file(tmp_path: Path)
     item = b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
     pixels = head.index(b"\xe0\x7f\x10\x00")
     (tmp_path / "f.dcm").write_bytes(head[:pixels] + (start + item) * 5000)
-    assert refusal(tmp_path / "f.dcm").reason in ("unreadable", "truncated")
+    assert refusal(tmp_path / "f.dcm").reason == "too_large"
 
 
 def test_nothing_of_the_patient_is_repeated(
@@ -396,13 +512,54 @@ def test_nothing_of_the_patient_is_repeated(
     assert [error.__cause__ for error in errors] == [None] * 4
 
 
+def full_of_canaries(**elements: Any) -> FileDataset:
+    """A film with a name in 200 elements, in private ones and inside sequences."""
+    item = Dataset()
+    item.PatientName, item.OtherPatientNames, item.LUTExplanation = CANARY, CANARY, CANARY
+    dataset = dicom(VOILUTSequence=lut(list(range(4096)), 0, 12), **elements)
+    dataset.VOILUTSequence[0].LUTExplanation = CANARY
+    dataset.ReferencedPatientSequence = Sequence([item])
+    dataset.private_block(0x0009, CANARY, create=True).add_new(1, "LO", CANARY)
+    dataset.private_block(0x0011, CANARY, create=True).add_new(1, "SQ", Sequence([item]))
+    text = [tag for tag, entry in DicomDictionary.items() if entry[0] in ("LO", "PN", "SH", "UT")]
+    for tag in [tag for tag in text if 0x00080000 < tag < 0x60000000][:200]:
+        dataset.add_new(tag, DicomDictionary[tag][0], CANARY)
+    dataset.PatientID = CANARY
+    return dataset
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless])
+def test_a_name_in_200_elements_shows_up_nowhere(
+    tmp_path: Path, syntax: UID, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    dataset = full_of_canaries()
+    if syntax == RLELossless:
+        dataset.compress(RLELossless, encoding_plugin="pydicom")
+    dataset.file_meta.TransferSyntaxUID = syntax
+    content = content_of(dataset)
+    assert content.count(CANARY.encode()) > 200
+    caplog.set_level(logging.DEBUG)
+    path = tmp_path / "film.dcm"
+    path.write_bytes(content)
+    told = [repr(read_film(path))]
+    random = np.random.default_rng(1)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for length in random.integers(132, len(content), 100):
+            path.write_bytes(content[:length])
+            told.append("".join(traceback.format_exception(refusal(path))))
+        for _ in range(200):
+            damaged = bytearray(content)
+            damaged[random.integers(132, len(content))] = random.integers(256)
+            path.write_bytes(damaged)
+            with contextlib.suppress(DecodeError):
+                told.append(repr(read_film(path)))
+    told += [*capfd.readouterr(), caplog.text, *map(str, warned)]
+    assert CANARY.lower() not in "".join(told).lower()
+    assert CANARY.encode().hex() not in "".join(told)
+
+
 # ---- real films ------------------------------------------------------------------------------
-
-
-def real(name: str) -> Path:
-    if not (REAL / name).is_file():
-        pytest.skip("no DICOM radiographs in ../shared/data")
-    return REAL / name
 
 
 def test_one_film_in_five_lossless_encodings_is_one_film() -> None:
@@ -422,6 +579,7 @@ def test_every_real_radiograph_decodes() -> None:
 def test_twelve_bit_jpeg_is_close_to_its_lossless_original() -> None:
     lossy, original = read_film(real("RG2_JPLY.dcm")), read_film(real("RG2_JPLL.dcm"))
     assert np.abs(lossy.pixels - original.pixels).mean() < 0.005
+    assert np.corrcoef(lossy.pixels.ravel(), original.pixels.ravel())[0, 1] > 0.999
 
 
 @pytest.mark.parametrize("name", ["RG1_J2KI", "RG2_JPLL", "6154", "GH133"])

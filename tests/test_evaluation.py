@@ -37,7 +37,17 @@ NAMES = [
     "auroc", "average_precision", "brier", "ece", "loss", "accuracy", "balanced_accuracy",
     "sensitivity", "specificity", "ppv", "npv", "f1", "mcc",
 ]  # fmt: skip
-COLUMNS = ["path", "label", "patient", "split", "logit", "p_raw", "p_sick", "decision"]
+COLUMNS = [
+    "path",
+    "label",
+    "patient",
+    "split",
+    "logit",
+    "p_raw",
+    "p_sick",
+    "decision",
+    "in_training",
+]
 
 
 def refuse_constant(text: str) -> float:
@@ -320,7 +330,17 @@ def test_an_unreadable_image_keeps_its_row_and_the_code_is_4(
     assert (said.json["n"], said.json["n_unreadable"]) == (31, 1)
     rows = {r["path"]: r for r in rows_of(tmp_path / "o" / "predictions.csv")}
     empty = rows.pop("sick/film010.png")
-    assert [empty[c] for c in COLUMNS] == ["sick/film010.png", "sick", "", "all", "", "", "", ""]
+    assert [empty[c] for c in COLUMNS] == [
+        "sick/film010.png",
+        "sick",
+        "",
+        "all",
+        "",
+        "",
+        "",
+        "",
+        "",
+    ]
     before = {r["path"]: r for r in rows_of(tmp_path / "before" / "predictions.csv")}
     del before["sick/film010.png"]
     assert rows == before

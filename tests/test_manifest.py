@@ -166,11 +166,6 @@ def test_classes_are_left_out_only_on_purpose(tmp_path: Path) -> None:
     assert "left out on purpose: OTHER (n=1)" in found.notes
 
 
-def test_a_split_without_one_class_is_noted(tmp_path: Path) -> None:
-    put(tmp_path, "train/NORMAL/a.png", "train/PNEUMONIA/b.png", "test/PNEUMONIA/c.png")
-    assert "the test images hold no healthy one" in build(tmp_path).notes
-
-
 def test_images_without_class_folders_are_explained(tmp_path: Path) -> None:
     put(tmp_path, "a.png", "train/b.png")
     with pytest.raises(DataError, match=r"images found: 2, .*none in a class folder.*expected"):

@@ -1,6 +1,9 @@
 """Synthetic films: same seed same film, labels that mean something, no shortcut to the label."""
 
 import hashlib
+import json
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -332,7 +335,8 @@ def test_several_processes_draw_the_same_films_in_the_same_order() -> None:
     together = list(drawn_in_order(5, rows, *settings, workers=3))
     assert len(together) == len(rows)
     for one, other in zip(alone, together, strict=True):
-        np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(one.pixels, other.pixels)
+        assert one.signature.tobytes() == other.signature.tobytes()
 
 
 def test_workers_end_when_nobody_reads_on() -> None:
@@ -341,3 +345,20 @@ def test_workers_end_when_nobody_reads_on() -> None:
     films.close()
     with pytest.raises(StopIteration):
         next(films)
+
+
+def test_a_worker_whose_reader_is_gone_ends_without_a_word() -> None:
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "xray_classifier.data.phantom_workers"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    assert worker.stderr is not None
+    worker.stdin.write(json.dumps([5, list(range(10_000)), 16, "center", "equalize"]).encode())
+    worker.stdin.close()
+    assert len(worker.stdout.read(100)) == 100
+    worker.stdout.close()
+    assert worker.wait(60) == 0
+    assert worker.stderr.read() == b""
+    worker.stderr.close()

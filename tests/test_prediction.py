@@ -29,7 +29,8 @@ from xray_classifier.data.boundary import REASONS
 
 __all__ = ["program", "tiny_run"]
 
-COLUMNS = ["path", "status", "reason", "p_sick", "decision", "threshold", "p_raw", "logit"]
+NUMBERS = ["p_sick", "threshold", "p_raw", "logit"]
+COLUMNS = ["path", "status", "reason", "p_sick", "decision", *NUMBERS[1:], "in_training"]
 
 
 @pytest.fixture
@@ -235,7 +236,7 @@ def test_parquet_says_what_csv_says(
     assert list(frame.columns) == COLUMNS
     rows = rows_of(tmp_path / "p.csv")
     assert frame["path"].tolist() == [row["path"] for row in rows]
-    for name in ("p_sick", "threshold", "p_raw", "logit"):
+    for name in NUMBERS:
         expected = [float(row[name]) if row[name] else np.nan for row in rows]
         np.testing.assert_array_equal(frame[name].to_numpy(float), expected)
     said = program("predict", tiny_run, batch, "-o", "-", "--format", "parquet")

@@ -5,12 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from xray_classifier import evaluate, load_classifier, predict, train
-from xray_classifier.data.decode import prepare, read_film
+from xray_classifier import evaluate, predict, train
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 KERMANY = SHARED / "kermany224"
@@ -82,23 +80,6 @@ def test_full_size_films_are_predicted_in_order(kermany: Any, place: Path) -> No
     assert [row["reason"] for row in rows if row["status"] != "ok"] == ["not_an_image"]
     truth = ["PNEUMONIA" in row["path"] for row in images]
     assert roc_auc_score(truth, [float(row["p_sick"]) for row in images]) > 0.95
-
-
-def test_reduced_decoding_moves_no_probability_by_more_than_two_thousandths(kermany: Any) -> None:
-    classifier = load_classifier(kermany.run_dir)
-    settings = classifier.content["image"]
-    files = sorted(FULL_SIZE.glob("*/*.jp*g"))
-
-    def probabilities(draft_px: int | None) -> np.ndarray[Any, np.dtype[np.float64]]:
-        films = (read_film(file, draft_px) for file in files)
-        keys = (settings["size"], settings["crop"], settings["intensity"])
-        return classifier.score(np.stack([prepare(film, *keys) for film in films])).p_sick
-
-    used = np.stack([classifier.prepare(file) for file in files])
-    full = probabilities(None)
-    assert np.abs(classifier.score(used).p_sick - full).max() <= 2e-3
-    # A draft that keeps too few pixels is seen by this test.
-    assert np.abs(probabilities(settings["size"]) - full).max() > 2e-3
 
 
 def test_pneumoniamnist_leaves_out_the_validation_images_that_stand_in_train(place: Path) -> None:

@@ -143,7 +143,7 @@ def test_nothing_outside_the_folder_is_read(tmp_path: Path, cell: str) -> None:
     (tmp_path / "secret.png").touch()
     inside = tmp_path / "data"
     inside.mkdir()
-    with pytest.raises(DataError, match=r"1 paths lead out of the folder of the CSV: line 3 "):
+    with pytest.raises(DataError, match=r"1 paths lead out of the folder .*: line 3 "):
         build(table(inside, f"path,label\na.png,0\n{cell},1\n"))
 
 

@@ -127,9 +127,11 @@ def build_parser(
     parser.add_argument("--version", action="version", version=f"xray-classifier {__version__}")
     found = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb")
     verbs: dict[str, argparse.ArgumentParser] = {}
-    for add in (_add_train, _add_evaluate, _add_predict, _add_init, _add_config, _add_cache):
+    for add in (
+        _add_train, _add_evaluate, _add_predict, _add_check, _add_init, _add_config, _add_export,
+        _add_cache, _add_doctor,
+    ):  # fmt: skip
         add(found, verbs)
-    _add_doctor(found, verbs)
     for verb, recipe in recipes.items():
         verbs[verb].set_defaults(run=recipe)
     return parser, verbs
@@ -249,6 +251,42 @@ def _add_init(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
     parser.add_argument("--sick", action="append", default=[], metavar="NAME",
                         help="class that means sick; may be repeated")  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace an existing YAML")
+
+
+def _add_check(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
+    parser = _verb(
+        found, verbs, "check",
+        "Look for leaks between splits, wrong labels, shortcuts and odd images. Ends with 3 if "
+        "there is a leak.",
+        "  xray-classifier check chest_xray\n"
+        "  xray-classifier check chest_xray --fix manifest.csv\n"
+        "  xray-classifier check films.csv data.labels='{healthy: [0], sick: [1]}' --json\n",
+        takes_overrides=True,
+    )  # fmt: skip
+    group = parser.add_argument_group("input and output")
+    group.add_argument("data", type=Path, nargs="?", metavar="DATA",
+                       help="folder, CSV or NPZ with labels")  # fmt: skip
+    group.add_argument("-c", "--config", help="config that says how to read the data")
+    group.add_argument("-o", "--out", type=Path, metavar="DIR",
+                       help="folder to write into (default: checks/<data>-<date>)")  # fmt: skip
+    group.add_argument("--fix", type=Path, metavar="MANIFEST",
+                       help="write a CSV whose splits tear no patient or copies")  # fmt: skip
+    group.add_argument("--force", action="store_true", help="replace an existing MANIFEST")
+    group.add_argument("-j", "--workers", type=_count,
+                       help="decoding threads (default: one per core)")  # fmt: skip
+
+
+def _add_export(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
+    parser = _verb(
+        found, verbs, "export", "Write a copy of a model to give away.",
+        "  xray-classifier export runs/latest -o shared.safetensors --strip-memory\n",
+    )  # fmt: skip
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT_OR_RUN")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE",
+                        help="model file to write")  # fmt: skip
+    parser.add_argument("--strip-memory", action="store_true",
+                        help="leave out the hashes of training images and patients")  # fmt: skip
+    parser.add_argument("--force", action="store_true", help="replace an existing FILE")
 
 
 def _add_config(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:

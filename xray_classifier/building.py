@@ -1,6 +1,7 @@
 """From config and images to a trainer that is ready for its first step."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from xray_classifier.devices import number_format, torch_device
 from xray_classifier.errors import DataError, UsageError
 from xray_classifier.history import COLUMNS, History, Monitor, Run, direction, plateau_drops
 from xray_classifier.losses import BinaryCrossEntropy, SquaredError, balanced_pos_weight
+from xray_classifier.memory import Memory, remembered
 from xray_classifier.model import Architecture, PerceptronStack
 from xray_classifier.operating_points import parse_threshold
 from xray_classifier.optimizers import lr_factor, make_optimizer
@@ -31,7 +33,22 @@ Numbers = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 
-def run_building(config: Config, radiographs: Radiographs) -> tuple[Trainer, dict[str, Any]]:
+@dataclass(frozen=True)
+class Built:
+    """All that a run needs before its first step.
+
+    Attributes:
+        trainer: Network, optimizer and data on the device.
+        content: What every checkpoint of the run says.
+        memory: What the model will remember of its training images.
+    """
+
+    trainer: Trainer
+    content: dict[str, Any]
+    memory: Memory
+
+
+def run_building(config: Config, radiographs: Radiographs) -> Built:
     """Network, optimizer and data on the device, and what the checkpoint will say about them."""
     train = config.train
     if train.threads is not None:
@@ -71,10 +88,25 @@ def run_building(config: Config, radiographs: Radiographs) -> tuple[Trainer, dic
         request=StopRequest(),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
     )
+    memory = training_memory(radiographs, rows["train"])
     content = run_content(
-        config, radiographs, architecture, (mean, std), scale, run_best_monitor(train), device
+        config,
+        radiographs,
+        architecture,
+        (mean, std),
+        scale,
+        run_best_monitor(train),
+        device,
+        memory,
     )
-    return trainer, content
+    return Built(trainer, content, memory)
+
+
+def training_memory(radiographs: Radiographs, rows: Rows) -> Memory:
+    """What the model remembers: the training images, and their patients where those are known."""
+    manifest = radiographs.manifest
+    patients = [manifest.patients[row] for row in rows] if manifest.patients_known else None
+    return remembered(radiographs.signatures, rows, patients)
 
 
 def run_architecture(config: Config) -> Architecture:

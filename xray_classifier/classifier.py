@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from xray_classifier.calibration import Calibration
 from xray_classifier.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from xray_classifier.data.dataset import Standardize
-from xray_classifier.data.decode import decode_file, film_from_array, prepare
+from xray_classifier.data.decode import film_from_array, prepare, read_film
+from xray_classifier.data.signature import Prepared, Signatures, prepared
 from xray_classifier.data.splits import CLASS_NAMES
 from xray_classifier.devices import torch_device
 from xray_classifier.errors import CheckpointError, DecodeError, UsageError
 from xray_classifier.files import printable
 from xray_classifier.inference import predict_logits
+from xray_classifier.memory import Memory, recalled, split_tensors
 from xray_classifier.metrics import decide, sigmoid
 from xray_classifier.model import Architecture, PerceptronStack
 from xray_classifier.operating_points import OperatingCurve, parse_threshold, solve
@@ -44,6 +46,7 @@ REJECTED = (
     "unsupported_dicom",
     "no_pixels",
     "ambiguous_range",
+    "for_processing",
     "blank",
 )
 
@@ -75,6 +78,7 @@ class Classifier:
         calibration: Logits to probabilities.
         threshold: Smallest p_sick that is called sick.
         threshold_policy: How it was chosen, in the words of `--threshold`.
+        memory: What it remembers of its training images; None where that was taken out.
         content: Everything the checkpoint says.
         path: The checkpoint.
     """
@@ -84,6 +88,7 @@ class Classifier:
     calibration: Calibration
     threshold: float
     threshold_policy: str
+    memory: Memory | None
     content: Mapping[str, Any]
     path: Path
 
@@ -117,11 +122,15 @@ class Classifier:
         Raises:
             DecodeError: It cannot be read; `reason` says why.
         """
+        return self._prepared(image).pixels
+
+    def _prepared(self, image: Image) -> Prepared:
         settings = self.content["image"]
         if isinstance(image, np.ndarray):
             film = film_from_array(image)
-            return prepare(film, settings["size"], settings["crop"], settings["intensity"])
-        return decode_file(Path(image), settings["size"], settings["crop"], settings["intensity"])
+        else:
+            film = read_film(Path(image), settings.get("for_processing", "reject"))
+        return prepared(film, settings["size"], settings["crop"], settings["intensity"])
 
     def score(self, images: NDArray[np.uint8] | Tensor, rows: Tensor | None = None) -> Scores:
         """Answers for prepared images.
@@ -163,10 +172,10 @@ class Classifier:
         prepared = [self.attempt(image) for image in given]
         return pandas.DataFrame(self.rows(names, prepared), columns=list(self.columns))
 
-    def attempt(self, image: Image) -> NDArray[np.uint8] | DecodeError:
-        """`prepare`, with the error as a value."""
+    def attempt(self, image: Image) -> Prepared | DecodeError:
+        """One image as the model sees it with its signature, or why there is none."""
         try:
-            return self.prepare(image)
+            return self._prepared(image)
         except DecodeError as error:
             return error
 
@@ -174,39 +183,55 @@ class Classifier:
     def columns(self) -> tuple[str, ...]:
         """Columns of a table of predictions."""
         if self.task == "regress":
-            return ("path", "status", "reason", "prediction")
+            return ("path", "status", "reason", "prediction", "in_training")
         return (
-            "path", "status", "reason", "p_sick", "decision", "threshold", "p_raw", "logit"
+            "path", "status", "reason", "p_sick", "decision", "threshold", "p_raw", "logit",
+            "in_training",
         )  # fmt: skip
 
     def rows(
-        self, names: list[str], prepared: list[NDArray[np.uint8] | DecodeError]
+        self, names: Sequence[str], attempts: Sequence[Prepared | DecodeError]
     ) -> list[tuple[Any, ...]]:
         """Rows of a table of predictions.
 
         Args:
             names: What the `path` column says, length n.
-            prepared: (S, S) uint8, or why there is none, length n.
+            attempts: What `attempt` gave, length n.
         """
-        films = [film for film in prepared if not isinstance(film, DecodeError)]
-        empty = np.zeros((0, self.size_px, self.size_px), dtype=np.uint8)
-        scores = self.score(np.stack(films) if films else empty)
+        films = [film for film in attempts if not isinstance(film, DecodeError)]
+        if not films:
+            pairs = zip(names, attempts, strict=True)
+            return [self._failure_row(n, e) for n, e in pairs if isinstance(e, DecodeError)]
+        scores = self.score(np.stack([film.pixels for film in films]))
+        seen = self.images_seen(np.concatenate([film.signature for film in films]))
         place = iter(range(len(films)))
         return [
             self._failure_row(name, film)
             if isinstance(film, DecodeError)
-            else self._answer_row(name, scores, next(place))
-            for name, film in zip(names, prepared, strict=True)
+            else self._answer_row(name, scores, seen, next(place))
+            for name, film in zip(names, attempts, strict=True)
         ]
+
+    def images_seen(self, signatures: Signatures) -> tuple[str, ...]:
+        """Whether each image was in the training data: yes, possible, no; `` if nothing tells.
+
+        Args:
+            signatures: (n,) records of SIGNATURE.
+        """
+        if self.memory is None:
+            return ("",) * len(signatures)
+        return self.memory.images_seen(signatures)
 
     def _failure_row(self, name: str, error: DecodeError) -> tuple[Any, ...]:
         status = "rejected" if error.reason in REJECTED else "failed"
         return (name, status, error.reason, *([None] * (len(self.columns) - 3)))
 
-    def _answer_row(self, name: str, scores: Scores, place: int) -> tuple[Any, ...]:
+    def _answer_row(
+        self, name: str, scores: Scores, seen: Sequence[str], place: int
+    ) -> tuple[Any, ...]:
         logit = float(scores.logits[place])
         if self.task == "regress":
-            return (name, "ok", "", logit)
+            return (name, "ok", "", logit, seen[place])
         return (
             name,
             "ok",
@@ -216,6 +241,7 @@ class Classifier:
             self.threshold,
             float(scores.p_raw[place]),
             logit,
+            seen[place],
         )
 
 
@@ -249,7 +275,9 @@ def assemble(checkpoint: Checkpoint, device: str, threshold: str | float) -> Cla
     try:
         architecture = Architecture.from_dict(checkpoint.require("architecture"))
         model = PerceptronStack(architecture)
-        model.load_state_dict(checkpoint.tensors)
+        weights, _ = split_tensors(checkpoint.tensors)
+        model.load_state_dict(weights)
+        memory = recalled(checkpoint.tensors, checkpoint.content)
         pixels = checkpoint.require("pixels")
         standardize = Standardize(float(pixels["mean"]), float(pixels["std"]))
         calibration = Calibration.from_dict(checkpoint.require("calibration"))
@@ -265,6 +293,7 @@ def assemble(checkpoint: Checkpoint, device: str, threshold: str | float) -> Cla
         calibration=calibration,
         threshold=number,
         threshold_policy=policy,
+        memory=memory,
         content=checkpoint.content,
         path=checkpoint.path,
     )

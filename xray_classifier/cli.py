@@ -191,6 +191,38 @@ def _predict(arguments: argparse.Namespace, terminal: Terminal) -> int:
     return PARTLY_DONE if result.failed or result.rejected else 0
 
 
+def _check(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from xray_classifier.checking import run_check
+
+    result = run_check(
+        arguments.data,
+        terminal,
+        config=arguments.config,
+        out=arguments.out,
+        fix=arguments.fix,
+        force=arguments.force,
+        overrides=_flag_overrides(arguments, {"workers": "data.workers"}),
+    )
+    if arguments.json:
+        _print_json(result.content)
+    return result.exit_code
+
+
+def _export(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from xray_classifier.exporting import run_export
+
+    result = run_export(
+        arguments.checkpoint,
+        terminal,
+        out=arguments.out,
+        strip_memory=arguments.strip_memory,
+        force=arguments.force,
+    )
+    if arguments.json:
+        _print_json(result)
+    return 0
+
+
 def _init(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from xray_classifier.starting import run_init
 
@@ -239,11 +271,12 @@ def _cache(arguments: argparse.Namespace, terminal: Terminal) -> int:
     entries = cache_entries(folder)
     total = sum(size_bytes for _, size_bytes in entries)
     if arguments.action == "clear":
-        clear_cache(folder)
-        terminal.say(f"{folder}: {len(entries)} entries removed, {total / 1e6:,.1f} MB freed")
+        freed = clear_cache(folder)
+        terminal.say(f"{folder}: {freed / 1e6:,.1f} of {total / 1e6:,.1f} MB freed")
     else:
         for path, size_bytes in entries:
-            terminal.say(f"{size_bytes / 1e6:>10,.1f} MB  {path.name}")
+            state = "  (unfinished)" if path.name.startswith(".") else ""
+            terminal.say(f"{size_bytes / 1e6:>10,.1f} MB  {path.name}{state}")
         terminal.say(f"{folder}: {len(entries)} entries, {total / 1e6:,.1f} MB")
     if arguments.json:
         _print_json({"folder": str(folder), "entries": len(entries), "bytes": total})
@@ -260,8 +293,10 @@ RECIPES = {
     "train": _train,
     "evaluate": _evaluate,
     "predict": _predict,
+    "check": _check,
     "init": _init,
     "config": _config,
+    "export": _export,
     "cache": _cache,
     "doctor": _doctor,
 }

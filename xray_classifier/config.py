@@ -69,7 +69,7 @@ class ColumnsConfig(Section):
     """Names of the columns of a CSV file."""
 
     path: str = "path"
-    """Column with the image file, relative to the CSV file's folder."""
+    """Column with the image file, relative to the CSV file's folder or `data.root`."""
     label: str = "label"
     """Column with the class name, or with the number to predict for `task: regress`."""
     patient: str | None = None
@@ -108,6 +108,9 @@ class ImageConfig(Section):
     """`equalize` replaces each pixel by its rank in its own image: blind to any monotone change of
     exposure or window, and to nothing else. `zscore` and `minmax` remove offset and gain only;
     `dataset` keeps the film's own levels."""
+    for_processing: Literal["reject", "accept"] = "reject"
+    """DICOM images marked FOR PROCESSING are raw detector data that no viewer shows as they are:
+    count them as unreadable, or take them."""
 
 
 class PhantomsConfig(Section):
@@ -127,13 +130,18 @@ class DataConfig(Section):
     path: UserPath | None = None
     """The folder, CSV or NPZ. In a YAML file relative to that file, on the command line to the
     working directory. null only for phantoms."""
+    root: UserPath | None = None
+    """Folder that the paths in a CSV are relative to, and outside of which nothing is read; null:
+    the folder of the CSV."""
     labels: LabelsConfig = LabelsConfig()
     """Which class names mean healthy and which mean sick."""
     columns: ColumnsConfig = ColumnsConfig()
     """Column names, for CSV only."""
     patient: str | None = "auto"
-    """Patient of an image: `auto` recognises the file names of Kermany and NIH, a regular
-    expression takes its first group, searched in the relative path; null: each image its own."""
+    """Patient of an image: `auto` recognises the file names of Kermany and NIH, else takes DICOM
+    Patient IDs where there are any; `dicom` takes those alone; a regular expression takes its first
+    group, searched in the relative path; null: each image its own. DICOM Patient IDs are kept as
+    keyed hashes only."""
     split: SplitConfig = SplitConfig()
     """How to carve validation and test where the data bring none."""
     image: ImageConfig = ImageConfig()
@@ -143,8 +151,9 @@ class DataConfig(Section):
     unreadable: Literal["stop", "exclude"] = "stop"
     """What an unreadable training image does: stop with exit code 3, or be left out and listed."""
     audit: Literal["strict", "warn", "off"] = "strict"
-    """The same patient or the same picture on both sides of a split: stop with exit code 3
-    (strict), leave the later split's images out and say so (warn), or do not look (off)."""
+    """The same patient, the same picture or a near copy of it on both sides of a split: stop with
+    exit code 3 (strict), leave the later split's images out and say so (warn), or do not look
+    (off). Labels, shortcuts and odd images are looked at too; see `xray-classifier check`."""
     limit: Count | None = None
     """Use only this many images, drawn evenly over classes, for a quick look; null: all."""
     cache: UserPath | None = None
@@ -152,7 +161,7 @@ class DataConfig(Section):
     workers: Count | None = None
     """Threads that decode; null: one per core."""
 
-    @field_validator("path", "cache", mode="before")
+    @field_validator("path", "root", "cache", mode="before")
     @classmethod
     def _is_a_path(cls, value: object) -> object:
         if isinstance(value, str) and (not value.strip() or "\0" in value):
@@ -162,7 +171,7 @@ class DataConfig(Section):
     @field_validator("patient")
     @classmethod
     def _compiles(cls, value: str | None) -> str | None:
-        if value in (None, "auto"):
+        if value in (None, "auto", "dicom"):
             return value
         try:
             groups = re.compile(str(value)).groups

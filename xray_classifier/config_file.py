@@ -34,7 +34,11 @@ __all__ = [
     "shipped_configs",
 ]
 
-_PATH_KEYS: tuple[KeyPath, ...] = (("data", "path"), ("data", "cache"))
+_PATH_KEYS: tuple[KeyPath, ...] = (
+    ("data", "path"),
+    ("data", "root"),
+    ("data", "cache"),
+)
 _OVERRIDE_KEY = re.compile(r"[^\W\d][\w-]*(\.[\w-]+)*")
 _RUN_FOLDER = re.compile(r"\d{8}-\d{6}_(.+)")
 _STORED = "config.yaml"
@@ -60,8 +64,8 @@ class LoadedConfig:
 def load_config(source: str | Path, overrides: Sequence[str] = ()) -> LoadedConfig:
     """Read a config file, apply overrides and validate the result.
 
-    Relative `data.path` and `data.cache` count from the file's folder; those of an override from
-    the working directory. An override replaces what the file says of its key, a whole section too.
+    Relative paths of the data section count from the file's folder; those of an override from the
+    working directory. An override replaces what the file says of its key, a whole section too.
 
     Args:
         source: A YAML file, a run folder, or the bare name of a shipped config.
@@ -199,7 +203,7 @@ class _Draft:
         return []
 
     def make_paths_absolute(self, folder: Path) -> None:
-        """Resolve `data.path` and `data.cache` against the file's folder or the working one."""
+        """Resolve the paths of the data section against the file's folder or the working one."""
         section = self.data.get("data")
         if not isinstance(section, dict):
             return

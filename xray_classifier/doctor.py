@@ -38,6 +38,7 @@ MODULES = {
     "jinja2": "jinja2",
     "pydicom": "pydicom",
     "python-gdcm": "gdcm",
+    "threadpoolctl": "threadpoolctl",
 }
 """The required libraries: the name to pip install, and the name to import."""
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from xray_classifier.data.loading import (
     run_decode,
     run_loading,
     run_manifest,
+    with_dicom_patients,
 )
 from xray_classifier.data.splits import split_name
 from xray_classifier.errors import (
@@ -30,10 +30,12 @@ from xray_classifier.history import History, Monitor
 from xray_classifier.judgement import judge
 from xray_classifier.judgement_files import write_judgement
 from xray_classifier.run_curves import draw_curves
+from xray_classifier.run_folder import time_stamp
 from xray_classifier.terminal import Terminal, command
 
 MAY_OVERRIDE = (
     "data.path",
+    "data.root",
     "data.labels",
     "data.columns",
     "data.patient",
@@ -139,7 +141,7 @@ def _data_config(classifier: Classifier, data: Path | None, overrides: Sequence[
         ) from error
     if data is not None:
         # relative paths on the command line count from the working directory
-        stored |= {"source": "auto", "path": str(data.absolute()), "limit": None}
+        stored |= {"source": "auto", "path": str(data.absolute()), "root": None, "limit": None}
     stored |= {"unreadable": "exclude"}
     if stored.get("cache") is not None and not Path(stored["cache"]).is_dir():
         stored["cache"] = None  # another machine
@@ -162,10 +164,19 @@ def _own_data(classifier: Classifier, config: DataConfig, terminal: Terminal) ->
 
 def _other_data(classifier: Classifier, config: DataConfig, terminal: Terminal) -> Radiographs:
     manifest = run_manifest(config, classifier.task)  # type: ignore[arg-type]
+    cached = run_decode(config, manifest, terminal)
+    manifest = with_dicom_patients(manifest, cached.signatures, config.patient)
     for note in manifest.notes:
         terminal.say(f"note: {note}")
-    cached = run_decode(config, manifest, terminal)
-    return Radiographs(manifest, cached.images, cached.reasons, cached.digests, ())
+    return Radiographs(
+        manifest=manifest,
+        images=cached.images,
+        reasons=cached.reasons,
+        digests=cached.digests,
+        signatures=cached.signatures,
+        warnings=(),
+        audit=None,
+    )
 
 
 def _choose_split(radiographs: Radiographs, asked: str | None, whole: bool) -> str:
@@ -193,10 +204,9 @@ def _choose_split(radiographs: Radiographs, asked: str | None, whole: bool) -> s
 
 def _default_folder(classifier: Classifier, config: DataConfig) -> Path:
     name = config.path.stem if config.path is not None else "phantoms"
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     run = run_of(classifier.path)
     parent = Path() if run is None else run
-    return parent / "eval" / f"{name}-{stamp}"
+    return parent / "eval" / f"{name}-{time_stamp()}"
 
 
 def _run_curves(classifier: Classifier, with_test: bool) -> bytes | None:

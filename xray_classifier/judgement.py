@@ -12,8 +12,16 @@ from numpy.typing import NDArray
 from xray_classifier.classifier import Classifier, Scores
 from xray_classifier.confusion import Confusion, confusion
 from xray_classifier.data.loading import Radiographs
+from xray_classifier.data.probes import in_words, worst_shortcuts
 from xray_classifier.errors import DataError
 from xray_classifier.estimates import Estimate, classification_metrics, regression_metrics
+from xray_classifier.familiarity import (
+    Familiarity,
+    familiarity,
+    familiarity_json,
+    familiarity_words,
+    own_familiarity,
+)
 
 TOO_GOOD = {
     "training": "the model was trained on these very images, so these figures say nothing about "
@@ -38,6 +46,8 @@ class Judgement:
         policy: How the threshold was chosen.
         used_for: What the run used these very images for: training, choosing, or None.
         estimates: Metrics with intervals, the leading ones first.
+        familiar: Which images the model knows from its training; None where nothing tells.
+        without: The metrics without those; None where there are none, or no others.
         warnings: What a reader must know.
     """
 
@@ -51,6 +61,8 @@ class Judgement:
     policy: str
     used_for: str | None
     estimates: Mapping[str, Estimate]
+    familiar: Familiarity | None
+    without: Mapping[str, Estimate] | None
     warnings: tuple[str, ...]
 
     @property
@@ -67,6 +79,7 @@ class Judgement:
             "threshold": self.threshold if self.task == "classify" else None,
             "threshold_policy": self.policy if self.task == "classify" else None,
             "metrics": {name: asdict(estimate) for name, estimate in self.estimates.items()},
+            "in_training": familiarity_json(self.familiar, self.without),
             "warnings": list(self.warnings),
         }
 
@@ -75,6 +88,7 @@ class Judgement:
         words = _regression_words(self) if self.task == "regress" else _classification_words(self)
         if self.used_for is not None:
             words.append(TOO_GOOD[self.used_for])
+        words += _familiar_words(self)
         return words + [f"warning: {warning}" for warning in self.warnings]
 
 
@@ -103,12 +117,16 @@ def judge(
     scores = classifier.score(images, torch.from_numpy(rows))
     targets = manifest.targets[rows]
     groups = np.array([manifest.patients[row] for row in rows], dtype=object)
-    if classifier.task == "regress":
-        estimates = regression_metrics(targets, scores.logits, groups, seed)
+    everyone = np.ones(len(rows), dtype=np.bool_)
+    estimates = _estimates(classifier, targets, scores, groups, everyone, seed)
+    if own and radiographs.audit is not None:  # the run itself kept its splits apart
+        familiar: Familiarity | None = own_familiarity(split, len(rows))
     else:
-        estimates = classification_metrics(
-            targets.astype(int), scores.logits, scores.p_sick, classifier.threshold, groups, seed
-        )
+        familiar = familiarity(classifier, radiographs, rows)
+    new = everyone if familiar is None else ~familiar.known
+    without = None
+    if new.any() and not new.all():
+        without = _estimates(classifier, targets, scores, groups, new, seed)
     unscored = tuple(int(row) for row in everything[~readable])
     return Judgement(
         split=split,
@@ -121,7 +139,29 @@ def judge(
         policy=classifier.threshold_policy,
         used_for={"train": "training", "val": "choosing"}.get(split) if own else None,
         estimates=estimates,
-        warnings=_warnings(classifier, targets, groups, len(unscored), len(everything)),
+        familiar=familiar,
+        without=without,
+        warnings=(
+            *_warnings(classifier, targets, groups, len(unscored), len(everything)),
+            *_shortcut_warnings(radiographs, estimates),
+        ),
+    )
+
+
+def _estimates(
+    classifier: Classifier,
+    targets: NDArray[np.float64],
+    scores: Scores,
+    groups: NDArray[Any],
+    chosen: NDArray[np.bool_],
+    seed: int,
+) -> dict[str, Estimate]:
+    """The metrics of some of the images, all arrays of shape (n,)."""
+    truth, logits = targets[chosen], scores.logits[chosen]
+    if classifier.task == "regress":
+        return regression_metrics(truth, logits, groups[chosen], seed)
+    return classification_metrics(
+        truth.astype(int), logits, scores.p_sick[chosen], classifier.threshold, groups[chosen], seed
     )
 
 
@@ -157,6 +197,25 @@ def _warnings(
     return tuple(found)
 
 
+def _shortcut_warnings(
+    radiographs: Radiographs, estimates: Mapping[str, Estimate]
+) -> tuple[str, ...]:
+    """What is no anatomy and yet predicts the label about as well as the model does."""
+    own = estimates.get("auroc")
+    if radiographs.audit is None or own is None or math.isnan(own.value):
+        return ()
+    low = None if math.isnan(own.ci_low) else own.ci_low
+    near = worst_shortcuts(radiographs.audit.shortcuts, own.value, low)
+    if not near:
+        return ()
+    others = len(near) - 1
+    more = f"; so {'does' if others == 1 else 'do'} {others} more, see audit.json" if others else ""
+    return (
+        f"SHORTCUT: {in_words(near[0])}, without a look at anatomy, near this model's "
+        f"{own.value:.2f}: it may have learnt how the films were taken, not what they show{more}",
+    )
+
+
 def _classification_words(j: Judgement) -> list[str]:
     e, c = j.estimates, j.counts
     chosen = _policy_words(j.policy)
@@ -172,6 +231,18 @@ def _classification_words(j: Judgement) -> list[str]:
         f"{c.fp:,} false alarms among {n_healthy:,} healthy",
     ]
     return words
+
+
+def _familiar_words(j: Judgement) -> list[str]:
+    """What the model knows already, and its main figure without that."""
+    said = familiarity_words(j.familiar)
+    if said is None or j.familiar is None or j.used_for == "training":
+        return []
+    left = int((~j.familiar.known).sum())
+    if j.without is None:
+        return [f"{said}: these figures say nothing about others"]
+    name, label = ("r2", "R2") if j.task == "regress" else ("auroc", "AUROC")
+    return [f"{said}; on the {left:,} others {label} is {with_interval(j.without[name])}"]
 
 
 def _policy_words(policy: str) -> str:

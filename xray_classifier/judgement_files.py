@@ -10,6 +10,7 @@ import numpy as np
 from xray_classifier.classifier import Classifier
 from xray_classifier.curves import precision_recall_curve, reliability_curve, roc_curve
 from xray_classifier.data.loading import Radiographs
+from xray_classifier.data.probes import ProbeResult
 from xray_classifier.data.splits import CLASS_NAMES
 from xray_classifier.files import csv_text, printable, write_bytes, write_json, write_text
 from xray_classifier.intervals import wilson_interval
@@ -23,8 +24,9 @@ from xray_classifier.report.page import (
     render_report,
 )
 
-CLASSIFY_COLUMNS = ("path", "label", "patient", "split", "logit", "p_raw", "p_sick", "decision")
-REGRESS_COLUMNS = ("path", "label", "patient", "split", "prediction")
+HEAD_COLUMNS = ("path", "label", "patient", "split")
+CLASSIFY_COLUMNS = (*HEAD_COLUMNS, "logit", "p_raw", "p_sick", "decision", "in_training")
+REGRESS_COLUMNS = (*HEAD_COLUMNS, "prediction", "in_training")
 SPLIT_KEYS = ("images", "patients", "healthy", "sick")
 RELIABILITY_BINS = 10
 
@@ -33,6 +35,8 @@ def prediction_table(judgement: Judgement, radiographs: Radiographs) -> str:
     """predictions.csv: every image of the split once, in manifest order; unreadable ones empty."""
     m, s = radiographs.manifest, judgement.scores
     place = {int(row): index for index, row in enumerate(judgement.rows)}
+    columns = CLASSIFY_COLUMNS if judgement.task == "classify" else REGRESS_COLUMNS
+    familiar = judgement.familiar
     lines = []
     for row in sorted([*place, *judgement.unscored]):
         classify = judgement.task == "classify"
@@ -41,13 +45,14 @@ def prediction_table(judgement: Judgement, radiographs: Radiographs) -> str:
         head = (m.ids[row], label, m.patients[row] if m.patients_known else "", split)
         i = place.get(row)
         if i is None:
-            lines.append((*head, *([None] * (4 if classify else 1))))
-        elif classify:
+            lines.append((*head, *([None] * (len(columns) - len(head)))))
+            continue
+        seen = "" if familiar is None else familiar.images[i]
+        if classify:
             answer = (float(s.logits[i]), float(s.p_raw[i]), float(s.p_sick[i]))
-            lines.append((*head, *answer, CLASS_NAMES[int(s.sick[i])]))
+            lines.append((*head, *answer, CLASS_NAMES[int(s.sick[i])], seen))
         else:
-            lines.append((*head, float(s.logits[i])))
-    columns = CLASSIFY_COLUMNS if judgement.task == "classify" else REGRESS_COLUMNS
+            lines.append((*head, float(s.logits[i]), seen))
     return csv_text(columns, lines)
 
 
@@ -195,13 +200,17 @@ def write_judgement(
     names = [n for n, picture in pictures.items() if not (drawn and picture.png is curves)]
     for name in names:
         write_bytes(folder / name, pictures[name].png)
-    page = render_report(report_content(judgement, classifier, tuple(pictures.values())))
+    found = tuple(pictures.values())
+    page = render_report(report_content(judgement, classifier, radiographs, found))
     write_text(folder / "report.html", page)
     return [folder / n for n in ("metrics.json", predictions_name, *names, "report.html")]
 
 
 def report_content(
-    judgement: Judgement, classifier: Classifier, pictures: Sequence[ReportFigure]
+    judgement: Judgement,
+    classifier: Classifier,
+    radiographs: Radiographs,
+    pictures: Sequence[ReportFigure],
 ) -> ReportContent:
     """What the report page shows about one judged split."""
     content = classifier.content
@@ -221,12 +230,48 @@ def report_content(
         figures=tuple(pictures),
         tables=(
             ReportTable("Images this model was trained with", ("split", *SPLIT_KEYS), splits),
+            *_shortcut_table(radiographs),
+            *_familiar_table(judgement),
             ReportTable("Model", ("key", "value"), _pairs(content["architecture"])),
             ReportTable("Image preparation", ("key", "value"), _pairs(content["image"])),
         ),
         details=(("Environment of the training", "\n".join(_lines(content["environment"]))),),
         warnings=judgement.warnings,
     )
+
+
+def _shortcut_table(radiographs: Radiographs) -> tuple[ReportTable, ...]:
+    """How well other things than anatomy predict the label; none where that was not looked at."""
+    if radiographs.audit is None or not radiographs.audit.shortcuts:
+        return ()
+    rows = tuple(
+        (printable(probe.name), probe.kind, _number(probe.auroc), _range(probe))
+        for probe in radiographs.audit.shortcuts
+    )
+    title = "What else predicts the label (all splits, patients kept apart)"
+    return (ReportTable(title, ("from", "kind", "AUROC", "95 % interval"), rows),)
+
+
+def _familiar_table(judgement: Judgement) -> tuple[ReportTable, ...]:
+    """The metrics with and without images that the model was trained on."""
+    if judgement.without is None:
+        return ()
+    rows = tuple(
+        (name, with_interval(estimate), with_interval(judgement.without[name]))
+        for name, estimate in judgement.estimates.items()
+    )
+    header = ("metric", "all images", "without images of its training data")
+    return (ReportTable("What the model knows already", header, rows),)
+
+
+def _number(value: float | None) -> str:
+    return "no variation" if value is None else f"{value:.2f}"
+
+
+def _range(probe: ProbeResult) -> str:
+    if probe.ci_low is None or probe.ci_high is None:
+        return "-"
+    return f"{probe.ci_low:.2f} to {probe.ci_high:.2f}"
 
 
 def _model_name(classifier: Classifier) -> str:

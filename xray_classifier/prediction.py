@@ -119,15 +119,16 @@ def scored_rows(classifier: Classifier, files: Sequence[Path], workers: int) -> 
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(files), INFERENCE_ROWS):
             part = files[start : start + INFERENCE_ROWS]
-            prepared = list(pool.map(classifier.attempt, part))
-            yield from classifier.rows([str(file) for file in part], prepared)
+            attempts = list(pool.map(classifier.attempt, part))
+            yield from classifier.rows([str(file) for file in part], attempts)
 
 
 def _counted(rows: Iterable[Row], counts: Counter[str], bar: Any) -> Iterator[Row]:
     for done, row in enumerate(rows, start=1):
         counts[row[1]] += 1
         counts[f"reason {row[2]}"] += row[1] != "ok"
-        counts["sick"] += len(row) > 4 and row[4] == "sick"
+        counts["sick"] += row[4] == "sick"
+        counts[f"seen {row[-1]}"] += row[1] == "ok"
         bar(done)
         yield row
 
@@ -192,7 +193,7 @@ def _lines(kind: str, columns: Sequence[str], rows: Iterable[Row]) -> Iterator[s
 def _write_parquet(file: IO[bytes], columns: Sequence[str], rows: Iterable[Row]) -> None:
     import pandas
 
-    texts = ("path", "status", "reason", "decision")
+    texts = ("path", "status", "reason", "decision", "in_training")
     lines = [tuple(printable(v) if isinstance(v, str) else v for v in row) for row in rows]
     frame = pandas.DataFrame(lines, columns=list(columns))
     frame = frame.astype({c: "string" if c in texts else "float64" for c in columns})
@@ -218,5 +219,9 @@ def _say_the_end(
             if key.startswith("reason ") and count
         )
         terminal.warn(f"{result.failed:,} failed and {result.rejected:,} rejected ({reasons})")
+    known, alike = counts["seen yes"], counts["seen possible"]
+    if known or alike:
+        more = f", {alike:,} more possibly (they look like it)" if alike else ""
+        terminal.warn(f"{known:,} of {result.ok:,} images were in this model's training data{more}")
     if str(result.out) != "-":
         terminal.say(f"written to {printable(result.out)}")

@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from xray_classifier.data.audit_words import audit_json
 from xray_classifier.data.loading import Radiographs
 from xray_classifier.data.splits import split_summary
 from xray_classifier.files import csv_text, write_json
@@ -40,11 +41,13 @@ def audit_record(radiographs: Radiographs, audit: str) -> dict[str, Any]:
         audit: strict, warn or off.
     """
     left_out = Counter(reason for reason in radiographs.reasons if reason)
+    found = radiographs.audit
     return {
         "audit": audit,
         "images": len(radiographs.manifest),
         "left_out": dict(sorted(left_out.items())),
         "notes": list(radiographs.warnings),
+        **({} if found is None else audit_json(found, radiographs.manifest)),
     }
 
 

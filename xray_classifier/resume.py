@@ -26,6 +26,7 @@ MAY_CHANGE = (
     "data.workers",
     "data.cache",
     "data.path",
+    "data.root",
 )
 COUNTERS = ("epoch", "batch", "step", "loss_sum", "images_seen")
 

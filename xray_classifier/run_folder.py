@@ -17,6 +17,11 @@ INDEX_COLUMNS = ("run", "status", "stop_reason", "best_epoch", "steps", "elapsed
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "pandas", "safetensors", "scikit-learn")
 
 
+def time_stamp() -> str:
+    """This second in local time, as folders are named: 20261122-101500."""
+    return datetime.now().strftime("%Y%m%d-%H%M%S")
+
+
 def new_run_folder(parent: Path, name: str) -> Path:
     """Make `parent/<date>_<name>`, with -2, -3 ... where that exists.
 
@@ -24,7 +29,7 @@ def new_run_folder(parent: Path, name: str) -> Path:
         OutputError: It cannot be made.
     """
     make_folder(parent)
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    stamp = time_stamp()
     for number in range(1, 1000):
         folder = parent / (f"{stamp}_{name}" + (f"-{number}" if number > 1 else ""))
         try:

@@ -14,6 +14,7 @@ from xray_classifier.config import Config
 from xray_classifier.data.loading import Radiographs
 from xray_classifier.data.splits import CLASS_NAMES, split_summary
 from xray_classifier.history import Monitor
+from xray_classifier.memory import Memory
 from xray_classifier.model import Architecture
 from xray_classifier.operating_points import operating_curve, parse_threshold, solve
 from xray_classifier.run_folder import environment
@@ -30,6 +31,7 @@ def run_content(
     target: dict[str, float] | None,
     monitor: Monitor | None,
     device: torch.device,
+    memory: Memory,
 ) -> dict[str, Any]:
     """What a best checkpoint says apart from what changes from epoch to epoch."""
     data = config.data.model_dump(mode="json")
@@ -53,10 +55,11 @@ def run_content(
         "seed": config.seed,
         "monitor": None if monitor is None else asdict(monitor),
         "environment": environment(str(device), torch.get_num_threads()),
+        "memory": memory.content(),
     }
 
 
-def run_best(config: Config, trainer: Trainer, content: Mapping[str, Any]) -> Saved:
+def run_best(config: Config, trainer: Trainer, content: Mapping[str, Any], memory: Memory) -> Saved:
     """The weights of this moment with the calibration and threshold that belong to them."""
     operating = _unvalidated(config.evaluate.threshold)
     run = trainer.run
@@ -66,7 +69,7 @@ def run_best(config: Config, trainer: Trainer, content: Mapping[str, Any]) -> Sa
         operating = _operating_point(
             labels, logits, config.evaluate.calibration, config.evaluate.threshold
         )
-    return trainer.model.state_dict(), {
+    return {**trainer.model.state_dict(), **memory.tensors()}, {
         **content,
         **operating,
         "epoch": run.epoch,

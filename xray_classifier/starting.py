@@ -72,8 +72,6 @@ def data_keys(
     keys["labels"] = class_meaning(seen.classes, healthy, sick)
     if seen.columns:
         keys["columns"] = dict(seen.columns)
-    if seen.patient_scheme is None:
-        keys["patient"] = None
     return keys
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
+from xray_classifier.audit_files import write_audit_page
 from xray_classifier.building import (
+    Built,
     run_best_monitor,
     run_building,
     run_monitor,
@@ -94,7 +96,8 @@ def run_training(
     """
     config = loaded.config
     radiographs = run_loading(config.data, config.task, terminal)
-    trainer, content = run_building(config, radiographs)
+    built = run_building(config, radiographs)
+    trainer, content = built.trainer, built.content
     _say_what_will_happen(terminal, config, radiographs, trainer)
     folder = resume or new_run_folder(out, loaded.name)
     with owned(folder):
@@ -104,7 +107,7 @@ def run_training(
         _write_beginning(
             folder, loaded, radiographs, trainer.run, content["environment"], resume is None
         )
-        trainer.callbacks = run_callbacks(config, folder, trainer, radiographs, content, terminal)
+        trainer.callbacks = run_callbacks(config, folder, built, radiographs, terminal)
         _fit(trainer, folder, terminal, run_best_monitor(config.train))
         return run_finish(folder, radiographs, trainer, config, terminal)
 
@@ -152,7 +155,7 @@ def run_dry(loaded: LoadedConfig, terminal: Terminal) -> dict[str, Any]:
     """Build everything and take one step on one batch, writing nothing but the image cache."""
     config = loaded.config
     radiographs = run_loading(config.data, config.task, terminal)
-    trainer, _ = run_building(config, radiographs)
+    trainer = run_building(config, radiographs).trainer
     _say_what_will_happen(terminal, config, radiographs, trainer)
     positions = torch.arange(min(trainer.batch_size, len(trainer.train_images)))
     loss = trainer.step(positions)
@@ -164,13 +167,12 @@ def run_dry(loaded: LoadedConfig, terminal: Terminal) -> dict[str, Any]:
 def run_callbacks(
     config: Config,
     folder: Path,
-    trainer: Trainer,
+    built: Built,
     radiographs: Radiographs,
-    content: Mapping[str, Any],
     terminal: Terminal,
 ) -> list[Callback]:
     """What watches the run, in the order in which it is told: records first, the line last."""
-    train = config.train
+    train, trainer, content = config.train, built.trainer, built.content
     monitor, best_monitor = run_monitor(train), run_best_monitor(train)
     stopping = train.early_stopping
     patience = stopping.patience if stopping is not None and monitor is not None else None
@@ -179,7 +181,7 @@ def run_callbacks(
         Checkpoints(
             folder / "checkpoints",
             best_monitor,
-            best=lambda: run_best(config, trainer, content),
+            best=lambda: run_best(config, trainer, content, built.memory),
             state=lambda: training_state(trainer, content["fingerprint"]),
             every_steps=train.checkpoint_every.steps,
             every_s=None
@@ -309,6 +311,10 @@ def run_finish(
         metrics = judgement.metrics_json()["metrics"]
         written = "curves.png, report.html, metrics.json"
         terminal.say("\n".join(judgement.in_words()))
+    if radiographs.audit is not None:
+        write_audit_page(
+            folder / "data", radiographs.audit, radiographs.manifest, radiographs.images
+        )
     write_summary(folder, trainer.run, "finished", 0, monitor)
     terminal.say(f"run folder: {printable(folder)} ({written})")
     has_test = bool(len(radiographs.rows("test")))

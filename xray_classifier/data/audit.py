@@ -1,96 +1,148 @@
-"""Leaks between splits: what a model saw in training must not be what it is judged on."""
+"""The look at a data set before anything is learnt from it: leaks, labels, shortcuts, quality."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-SPLIT_ORDER = {"train": 0, "val": 1, "test": 2}
+from xray_classifier.data.leaks import Copies, Leaks, contradictions, find_leaks
+from xray_classifier.data.manifest import Manifest
+from xray_classifier.data.probes import ProbeResult, shortcut_probes
+from xray_classifier.data.quality import Oddity, odd_images
+from xray_classifier.data.signature import Signatures
+from xray_classifier.data.splits import CLASS_NAMES, SPLITS
+
+FEWEST_PATIENTS = 20
+"""Patients of a class in a split below which its figures say little."""
+
+
+LOUD_SHORTCUT = 0.75
+"""An acquisition probe whose interval lies above this predicts the label far too well."""
 
 
 @dataclass(frozen=True)
-class Leak:
-    """Images that stand in two splits at once.
+class ClassCount:
+    """Patients and images of one class in one split."""
+
+    split: str
+    name: str
+    patients: int
+    images: int
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found; rows are those of the manifest.
 
     Attributes:
-        kind: `patient` or `picture`.
-        groups: Number of patients, or of pictures, that stand in more than one split.
-        rows: Rows of the later split (validation after train, test after both), ascending.
+        splits: The splits that were looked at, per image.
+        leaks: What stands in more than one split, or more than once.
+        contradictions: Groups of equal pixels under more than one label.
+        near_contradictions: Groups of near copies under more than one label, equal pixels apart.
+        lacking: Classes that a split lacks altogether.
+        few: Classes with fewer than FEWEST_PATIENTS patients in a split, lacking ones left out.
+        shortcuts: How well what is no anatomy predicts the label; empty for numbers.
+        no_shortcuts: Why there are none; `` where there are.
+        oddities: Images that are not like films of this set.
     """
 
-    kind: str
-    groups: int
-    rows: tuple[int, ...]
+    splits: tuple[str, ...]
+    leaks: Leaks
+    contradictions: tuple[tuple[int, ...], ...]
+    near_contradictions: tuple[tuple[int, ...], ...]
+    lacking: tuple[ClassCount, ...]
+    few: tuple[ClassCount, ...]
+    shortcuts: tuple[ProbeResult, ...]
+    no_shortcuts: str
+    oddities: tuple[Oddity, ...]
+
+    @property
+    def loud_shortcuts(self) -> tuple[ProbeResult, ...]:
+        """Acquisition probes that predict the label far too well, the best first.
+
+        Those that look at the border are left out, for anatomy reaches into it.
+        """
+        loud = [
+            probe
+            for probe in self.shortcuts
+            if probe.kind == "acquisition" and "border" not in probe.name
+            if probe.ci_low is not None and probe.ci_low > LOUD_SHORTCUT
+        ]
+        return tuple(sorted(loud, key=lambda probe: -(probe.auroc or 0.0)))
 
 
-def picture_hashes(images: NDArray[np.uint8]) -> tuple[str, ...]:
-    """A digest of each image's decoded pixels, whatever file format they came in.
+def audit_images(
+    manifest: Manifest,
+    copies: Copies,
+    signatures: Signatures,
+    reasons: Sequence[str],
+    task: Literal["classify", "regress"],
+    no_shortcuts: str = "",
+) -> Audit:
+    """Look at a data set.
 
     Args:
-        images: (N, S, S) uint8, as the model sees them.
+        manifest: With its splits.
+        copies: Which images show the same picture.
+        signatures: (N,) records of SIGNATURE.
+        reasons: Why an image could not be decoded, N texts; `` where it could.
+        task: What the targets are.
+        no_shortcuts: Why no probe can be made, such as labels without a meaning; `` makes them.
     """
-    return tuple(hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images)
+    exact, near = copies.exact.tolist(), copies.near.tolist()
+    torn = contradictions(exact, manifest.targets)
+    known = {row for rows in torn for row in rows}
+    near_torn = contradictions(near, manifest.targets)
+    counts = _class_counts(manifest) if task == "classify" else ()
+    usable = np.array([not reason for reason in reasons], dtype=np.bool_)
+    why = no_shortcuts or _no_probes(manifest, usable, task)
+    return Audit(
+        splits=manifest.splits,
+        leaks=find_leaks(manifest.patients, copies, manifest.splits),
+        contradictions=torn,
+        near_contradictions=tuple(rows for rows in near_torn if not known.issuperset(rows)),
+        lacking=tuple(count for count in counts if not count.images),
+        few=tuple(count for count in counts if 0 < count.patients < FEWEST_PATIENTS),
+        shortcuts=() if why else _shortcuts(manifest, signatures, usable),
+        no_shortcuts=why,
+        oddities=odd_images(signatures, reasons),
+    )
 
 
-def joined_groups(patients: Sequence[str], pictures: Sequence[str]) -> tuple[str, ...]:
-    """Patients joined where they share a picture: what must never be torn apart by a split.
-
-    Args:
-        patients: Patient key per image.
-        pictures: Digest of the decoded pixels per image.
-
-    Returns:
-        A group key per image: the smallest patient key of its connected component.
-    """
-    parent = {patient: patient for patient in patients}
-
-    def root(patient: str) -> str:
-        while parent[patient] != patient:
-            parent[patient] = parent[parent[patient]]
-            patient = parent[patient]
-        return patient
-
-    first_with: dict[str, str] = {}
-    for patient, picture in zip(patients, pictures, strict=True):
-        one, other = root(patient), root(first_with.setdefault(picture, patient))
-        parent[max(one, other)] = min(one, other)
-    return tuple(root(patient) for patient in patients)
+def _class_counts(manifest: Manifest) -> tuple[ClassCount, ...]:
+    """Every class of every split that holds an image; images in no split are left out."""
+    splits = np.array(manifest.splits, dtype=object)
+    patients = np.array(manifest.patients, dtype=object)
+    found = []
+    for split in (*SPLITS, "") if not any(manifest.splits) else SPLITS:
+        inside = splits == split
+        if not inside.any():
+            continue
+        for target, name in enumerate(CLASS_NAMES):
+            rows = inside & (manifest.targets == target)
+            found.append(
+                ClassCount(split, name, len(set(patients[rows].tolist())), int(rows.sum()))
+            )
+    return tuple(found)
 
 
-def find_leaks(
-    patients: Sequence[str], pictures: Sequence[str], splits: Sequence[str]
-) -> tuple[Leak, ...]:
-    """Patients and pictures that stand in more than one split.
-
-    Args:
-        patients: Patient key per image.
-        pictures: Digest of the decoded pixels per image.
-        splits: train, val or test per image; others are not looked at.
-    """
-    leaks = (_leak("patient", patients, splits), _leak("picture", pictures, splits))
-    return tuple(leak for leak in leaks if leak.groups)
+def _no_probes(manifest: Manifest, usable: NDArray[np.bool_], task: str) -> str:
+    if task != "classify":
+        return "the task is to predict a number"
+    classes = set(manifest.targets[usable].tolist())
+    return "" if classes == {0.0, 1.0} else "there are not two classes"
 
 
-def _leak(kind: str, keys: Sequence[str], splits: Sequence[str]) -> Leak:
-    earliest: dict[str, int] = {}
-    homes: dict[str, set[str]] = {}
-    for key, split in zip(keys, splits, strict=True):
-        if split in SPLIT_ORDER:
-            earliest[key] = min(earliest.get(key, 9), SPLIT_ORDER[split])
-            homes.setdefault(key, set()).add(split)
-    rows = [
-        row
-        for row, (key, split) in enumerate(zip(keys, splits, strict=True))
-        if split in SPLIT_ORDER and SPLIT_ORDER[split] > earliest[key]
-    ]
-    return Leak(kind, sum(len(places) > 1 for places in homes.values()), tuple(rows))
-
-
-def contradicting_pictures(pictures: Sequence[str], targets: NDArray[np.floating]) -> list[int]:
-    """Rows whose very pixels stand under another label elsewhere, ascending."""
-    labels: dict[str, set[float]] = {}
-    for picture, target in zip(pictures, targets.tolist(), strict=True):
-        labels.setdefault(picture, set()).add(target)
-    return [row for row, picture in enumerate(pictures) if len(labels[picture]) > 1]
+def _shortcuts(
+    manifest: Manifest, signatures: Signatures, usable: NDArray[np.bool_]
+) -> tuple[ProbeResult, ...]:
+    rows = np.flatnonzero(usable)
+    places = rows.tolist()
+    return shortcut_probes(
+        signatures if usable.all() else signatures[rows],
+        manifest.targets[rows].astype(np.int64),
+        [manifest.patients[row] for row in places],
+        {name: [cells[row] for row in places] for name, cells in manifest.columns.items()},
+    )

@@ -20,13 +20,14 @@ REASONS = (
     "no_permission",  # the file may not be read
     "not_a_file",  # a folder, pipe, socket or device
     "empty_file",  # no bytes
-    "too_large",  # above MAX_FILE_BYTES or MAX_PIXELS, or out of memory
+    "too_large",  # above MAX_FILE_BYTES, MAX_PIXELS or a limit on headers, or out of memory
     "not_an_image",  # none of the formats that can be read
     "truncated",  # the file ends before its picture does
     "unreadable",  # damaged, or the decoder failed
     "multi_image",  # more than one picture: an NPZ, an animation, many pages or frames
     "unsupported_mode",  # 16 bits per colour, or a colour space without a luma
     "unsupported_dicom",  # a DICOM whose encoding or photometry is not handled
+    "for_processing",  # raw detector data; data.image.for_processing=accept takes it all the same
     "no_pixels",  # a DICOM without an image
     "bad_shape",  # an array that is not one film
     "ambiguous_range",  # nothing says which value means white

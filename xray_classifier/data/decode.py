@@ -14,6 +14,9 @@ from xray_classifier.data.boundary import REASONS, check_pixels, decoding, read_
 from xray_classifier.data.dicom import is_dicom, read_dicom
 from xray_classifier.data.film import (
     Film,
+    Origin,
+    bits_of,
+    colour_of,
     container_full_scale,
     film_from_array,
     film_from_floats,
@@ -30,40 +33,26 @@ __all__ = ["REASONS", "Film", "decode_file", "film_from_array", "prepare", "read
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
 """Tried in this order. Others that Pillow knows are left out: EPS, for one, runs Ghostscript."""
 
-DRAFT_FACTOR = 8
-"""A JPEG may be decoded at 1/2, 1/4 or 1/8 while its shorter side keeps this many times S pixels.
-
-At 4 times, a stack trained on 5,216 films at S = 64 moved its probability by up to 0.003 on 205
-full-size radiographs; at 8 times, with whole blocks only, by up to 0.001."""
-
-BLOCK_PX = 8
-"""Both sides must be multiples of this: what an encoder fills its last block with, beyond the edge
-of the film, would be mixed into the last pixels of a reduced picture, by tens of levels."""
-
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 STARTS_OF_IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"II*\0", b"MM\0*", b"GIF8", b"\0\0\0\x0cjP  ")
 
 
-def decode_file(path: Path, size: int, crop: str, intensity: str) -> NDArray[np.uint8]:
-    """One image file as the model sees it.
-
-    Args:
-        path: A PNG, JPEG, TIFF, BMP, GIF, WebP, PNM, JPEG 2000 or DICOM file, whatever its name.
-        size: Side S of the result in pixels.
-        crop: center, pad or stretch; see `prepare`.
-        intensity: equalize, zscore, minmax or dataset; see `prepare`.
+def decode_file(
+    path: Path, size: int, crop: str, intensity: str, for_processing: str = "reject"
+) -> NDArray[np.uint8]:
+    """One image file as the model sees it: `read_film`, then `prepare`.
 
     Returns:
-        (S, S) uint8. A large JPEG is decoded at reduced size; see `DRAFT_FACTOR`.
+        (S, S) uint8.
 
     Raises:
         DecodeError: The file cannot be used; `reason` is one of `REASONS`.
     """
-    return prepare(read_film(path, draft_px=DRAFT_FACTOR * size), size, crop, intensity)
+    return prepare(read_film(path, for_processing), size, crop, intensity)
 
 
-def read_film(path: Path, draft_px: int | None = None) -> Film:
-    """One image file as grey at its native depth, upright.
+def read_film(path: Path, for_processing: str = "reject") -> Film:
+    """One image file as grey at its native depth, upright, always decoded in full.
 
     Colour becomes its BT.601 luma, exactly the channel where all channels are equal. Opaque alpha
     is ignored; fully transparent pixels are padding, others count as they are. White is 255 at
@@ -71,36 +60,52 @@ def read_film(path: Path, draft_px: int | None = None) -> Film:
     maximum.
 
     Args:
-        path: The file.
-        draft_px: Let a JPEG be decoded at 1/2, 1/4 or 1/8 of its size as long as its shorter side
-            keeps this many pixels; None decodes in full.
+        path: A PNG, JPEG, TIFF, BMP, GIF, WebP, PNM, JPEG 2000 or DICOM file, whatever its name.
+        for_processing: `reject` or `accept` DICOM images that are raw detector data.
 
     Raises:
         DecodeError: The file cannot be used; `reason` is one of `REASONS`.
     """
     content = read_bytes(path)
     if is_dicom(content):
-        return read_dicom(path)
+        return read_dicom(content, for_processing)
     if content.startswith(b"PK\x03\x04") and b".npy" in content[:256]:
         raise DecodeError("multi_image", "an NPZ file holds many images; use it as a data source")
     with decoding():
-        return _read_picture(content, draft_px)
+        return _read_picture(content)
 
 
-def _read_picture(content: bytes, draft_px: int | None) -> Film:
+def _read_picture(content: bytes) -> Film:
     with _opened(content) as image:
         if getattr(image, "is_animated", False):
             raise DecodeError("multi_image", "the file holds more than one picture")
         _refuse_lost_depth(image)
-        shrink = _draft(image, draft_px)
+        container, mode = str(image.format), image.mode
+        luma_alone = container == "JPEG" and mode == "RGB"
+        if luma_alone:
+            image.draft("L", None)  # colour is not decoded only to be dropped
         image.load()
         film = _film(image)
         # After load, for a PNG may end with its EXIF; Pillow turns a TIFF itself.
         orientation = image.getexif().get(0x0112, 1)
-    if shrink > 1:
-        return Film(film.pixels, film.full_scale, film.mask, shrink)
+        colour = _jpeg_colour(content) if luma_alone else _colour(image)
     mask = None if film.mask is None else _upright(film.mask, orientation)
-    return Film(_upright(film.pixels, orientation), film.full_scale, mask)
+    origin = Origin(container, mode, bits_of(film.full_scale), colour)
+    return Film(_upright(film.pixels, orientation), film.full_scale, mask, origin)
+
+
+def _colour(image: "Image.Image") -> float:
+    """`colour_of` a loaded picture."""
+    if image.mode in ("1", "L", "LA", "La", "F", *SIXTEEN_BIT_MODES):
+        return 0.0
+    return colour_of(np.asarray(image.convert("RGB")))
+
+
+def _jpeg_colour(content: bytes) -> float:
+    """`colour_of` a JPEG, from a decoding at an eighth of its size."""
+    with _opened(content) as image:
+        image.draft("RGB", (image.width // 8, image.height // 8))
+        return colour_of(np.asarray(image.convert("RGB")), step=1)
 
 
 def _opened(content: bytes) -> "ImageFile":
@@ -124,23 +129,6 @@ def _refuse_lost_depth(image: "ImageFile") -> None:
     rawmode = arguments if isinstance(arguments, str) else str((arguments or ("",))[0])
     if ";16" in rawmode and image.mode not in SIXTEEN_BIT_MODES:
         raise DecodeError("unsupported_mode", "16-bit colour; save the film as 16-bit grey")
-
-
-def _draft(image: "ImageFile", draft_px: int | None) -> int:
-    """Ask a JPEG decoder for luma alone, and for 1/n of the size if allowed; returns n.
-
-    A picture that EXIF turns, or whose last blocks are partial, is decoded in full.
-    """
-    if image.format != "JPEG" or image.mode not in ("L", "RGB"):
-        return 1
-    shrink = 1
-    whole_blocks = image.width % BLOCK_PX == 0 and image.height % BLOCK_PX == 0
-    if draft_px is not None and whole_blocks and image.getexif().get(0x0112, 1) == 1:
-        while shrink < 8 and min(image.size) >= 2 * shrink * draft_px:
-            shrink *= 2
-    size = (image.width // shrink, image.height // shrink) if shrink > 1 else None
-    image.draft("L", size)
-    return shrink
 
 
 def _film(image: "Image.Image") -> Film:

@@ -1,6 +1,6 @@
-"""A film at its native depth, and how an array becomes one."""
+"""A film at its native depth, how it was stored, and how an array becomes one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,31 @@ from xray_classifier.errors import DecodeError
 
 CONTAINER_BITS = (10, 12, 14, 16)
 LUMA = (0.299, 0.587, 0.114)
+COLOUR_STEP = 8
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How a film was stored: nothing in it is anatomy, and nothing in it names a person.
+
+    Attributes:
+        container: Format of the file: PNG, JPEG, TIFF, DICOM, ...; ARRAY for an array.
+        mode: Pillow's name of the pixel type, DICOM's photometric interpretation, or NumPy's type.
+        bits: Bits per channel that the values need: 8, 10, 12, 14, 16, or 32 for floats.
+        colour: Mean difference between the largest and the smallest channel, a fraction of white;
+            0 for grey, also where it is stored in three equal channels.
+        scanner: Digest of DICOM manufacturer and model; `` where the file does not say.
+        patient: Keyed hash of DICOM Patient ID; `` where the file has none.
+        burned_in: DICOM says that text is burned into the pixels.
+    """
+
+    container: str = "ARRAY"
+    mode: str = ""
+    bits: int = 8
+    colour: float = 0.0
+    scanner: str = ""
+    patient: str = ""
+    burned_in: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,14 +46,13 @@ class Film:
         full_scale: The value that means white, such as 255, 1023, 4095, 65535 or 1.0.
         mask: True where a pixel belongs to the film, (H, W); None: everywhere. False marks padding
             declared by the file and fully transparent pixels.
-        shrink: Film pixels per stored pixel along each side: 2, 4 or 8 for a JPEG decoded at
-            reduced size, else 1.
+        origin: How it was stored.
     """
 
     pixels: NDArray[Any]
     full_scale: float
     mask: NDArray[np.bool_] | None = None
-    shrink: int = 1
+    origin: Origin = Origin()
 
 
 def film_from_array(array: NDArray[Any]) -> Film:
@@ -45,13 +69,16 @@ def film_from_array(array: NDArray[Any]) -> Film:
     Raises:
         DecodeError: bad_shape, or ambiguous_range for other types and for floats outside [0, 1].
     """
-    grey = _grey(np.asarray(array))
+    array = np.asarray(array)
+    grey = _grey(array)
+    origin = Origin(mode=str(array.dtype), colour=colour_of(array) if array.ndim == 3 else 0.0)
     if grey.dtype == np.uint8:
-        return Film(grey, 255.0)
+        return Film(grey, 255.0, origin=origin)
     if grey.dtype == np.uint16:
-        return Film(grey, container_full_scale(grey))
+        full_scale = container_full_scale(grey)
+        return Film(grey, full_scale, origin=replace(origin, bits=bits_of(full_scale)))
     if np.issubdtype(grey.dtype, np.floating):
-        return film_from_floats(grey)
+        return replace(film_from_floats(grey), origin=replace(origin, bits=32))
     raise DecodeError("ambiguous_range", "expected uint8, uint16 or floats in [0, 1]")
 
 
@@ -67,6 +94,25 @@ def film_from_floats(grey: NDArray[np.floating]) -> Film:
             "ambiguous_range", "floats must lie in [0, 1]; nothing says what is white"
         )
     return Film(grey.astype(np.float32, copy=False), 1.0)
+
+
+def bits_of(full_scale: float) -> int:
+    """Bits of a whole number that goes up to `full_scale`: 8 for 255; 32 for floats up to 1."""
+    return 32 if full_scale == 1.0 else int(full_scale).bit_length()
+
+
+def colour_of(channels: NDArray[Any], step: int = COLOUR_STEP) -> float:
+    """How far a picture is from grey: mean of largest minus smallest channel, a fraction of white.
+
+    Args:
+        channels: (H, W, C) of an unsigned integer type or of floats up to 1; grey if C is 1 or 2.
+        step: Look at every step-th row and column.
+    """
+    if channels.ndim != 3 or channels.shape[-1] < 3:
+        return 0.0
+    some = channels[::step, ::step, :3]
+    white = np.iinfo(some.dtype).max if some.dtype.kind == "u" else 1.0
+    return float(np.mean(np.ptp(some, axis=-1)) / white)
 
 
 def container_full_scale(grey: NDArray[np.integer]) -> float:

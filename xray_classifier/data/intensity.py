@@ -1,6 +1,5 @@
 """From a film at native depth to the (S, S) uint8 that a model sees: crop, resize, intensity."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -45,10 +44,10 @@ def prepare(film: Film, size: int, crop: str, intensity: str) -> NDArray[np.uint
     Raises:
         DecodeError: blank, if the film shows one grey level or consists of padding.
     """
-    height, width = (side * film.shrink for side in film.pixels.shape)
+    height, width = film.pixels.shape
     region = {"center": _central_square, "pad": _all, "stretch": _all}[crop](height, width)
     rows, columns = _fitted(height, width, size) if crop == "pad" else (size, size)
-    grey, valid = _resized(film, region, rows, columns)
+    grey, valid = resized(film, region, rows, columns)
     levels = np.zeros((size, size), np.uint8)
     top, left = (size - rows) // 2, (size - columns) // 2
     window = levels[top : top + rows, left : left + columns]
@@ -72,55 +71,59 @@ def _fitted(height: int, width: int, size: int) -> tuple[int, int]:
     return rows, columns
 
 
-def _resized(
+def resized(
     film: Film, region: Region, rows: int, columns: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """The region at the new size, and which of its pixels are film rather than padding.
+    """A part of a film at a new size, and which of its pixels are film rather than padding.
 
     Padding has no weight in the averages; a pixel counts as film if half of its weight does.
+
+    Args:
+        film: The film at native depth.
+        region: Top, left, height and width of the part, in pixels of the film.
+        rows: New height in pixels.
+        columns: New width in pixels.
+
+    Returns:
+        Grey values (rows, columns) float32 in the film's own units, and (rows, columns) bool.
     """
-    top, left, height, width = (side / film.shrink for side in region)
-    bottom, right = min(top + height, film.pixels.shape[0]), min(left + width, film.pixels.shape[1])
-    first_row, first_column = math.floor(top), math.floor(left)
-    part = np.s_[first_row : math.ceil(bottom), first_column : math.ceil(right)]
-    box = (left - first_column, top - first_row, right - first_column, bottom - first_row)
+    top, left, height, width = region
+    part = np.s_[top : top + height, left : left + width]
     grey = film.pixels[part].astype(np.float32)
     if film.mask is None or film.mask[part].all():
-        return _scaled(grey, box, rows, columns), np.ones((rows, columns), np.bool_)
+        return _scaled(grey, rows, columns), np.ones((rows, columns), np.bool_)
     weight = film.mask[part].astype(np.float32)
-    share = _scaled(weight, box, rows, columns)
+    share = _scaled(weight, rows, columns)
     valid = share >= 0.5
-    total = _scaled(grey * weight, box, rows, columns)
+    total = _scaled(grey * weight, rows, columns)
     return np.divide(total, share, out=np.zeros_like(total), where=valid), valid
 
 
-def _scaled(
-    grey: NDArray[np.float32], box: tuple[float, float, float, float], rows: int, columns: int
-) -> NDArray[np.float32]:
-    """The part of the image inside `box` (left, top, right, bottom) as (rows, columns) float32.
+def _scaled(grey: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
+    """The image as (rows, columns) float32.
 
     A triangle filter over the film pixels under each new one when shrinking, bilinear interpolation
     when growing; Pillow adds up in double precision, so a flat area stays exactly flat.
     """
-    if grey.shape == (rows, columns) and box == (0, 0, columns, rows):
+    if grey.shape == (rows, columns):
         return grey
     from PIL import Image
 
     resample = Image.Resampling.BILINEAR
-    return np.asarray(Image.fromarray(grey).resize((columns, rows), resample, box=box))
+    return np.asarray(Image.fromarray(grey).resize((columns, rows), resample))
 
 
 def _levels(grey: NDArray[np.float32], full_scale: float, intensity: str) -> NDArray[np.uint8]:
     """Grey values (n,) as levels 0 to 255, (n,) uint8."""
     if grey.size == 0 or float(grey.max()) - float(grey.min()) < BLANK * full_scale:
         raise DecodeError("blank", "the film shows one grey level only")
-    shade = {"equalize": _ranks, "minmax": _min_to_max, "zscore": _standardised}
+    shade = {"equalize": ranks, "minmax": _min_to_max, "zscore": _standardised}
     levels = shade[intensity](grey) if intensity != "dataset" else grey / full_scale
     return np.asarray(np.rint(np.clip(levels, 0.0, 1.0) * 255.0), np.uint8)
 
 
-def _ranks(grey: NDArray[np.float32]) -> NDArray[Any]:
-    """Mean rank of each value, ties sharing theirs, from 0 (lowest) to 1 (highest)."""
+def ranks(grey: NDArray[np.float32]) -> NDArray[Any]:
+    """Mean rank of each of n > 1 values (n,), ties sharing theirs: 0 the lowest, 1 the highest."""
     order = np.argsort(grey)
     ordered = grey[order]
     starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))

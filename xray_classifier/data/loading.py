@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_classifier.config import DataConfig
-from xray_classifier.data.audit import (
-    contradicting_pictures,
-    find_leaks,
-    joined_groups,
-    picture_hashes,
-)
+from xray_classifier.data.audit import Audit, audit_images
+from xray_classifier.data.audit_words import label_lines, leak_lines, odd_lines
 from xray_classifier.data.cache import CachedImages, cached_images, default_cache_folder
+from xray_classifier.data.leaks import Copies, find_copies, find_leaks, joined_groups
 from xray_classifier.data.manifest import Manifest, build_manifest
+from xray_classifier.data.patients import UNKNOWN, patients_of_headers
+from xray_classifier.data.signature import Signatures
 from xray_classifier.data.splits import carve, strata_of
 from xray_classifier.errors import DataError, LeakError
 from xray_classifier.files import printable
@@ -38,14 +37,20 @@ class Radiographs:
         manifest: One row per image; split `` marks an image that stands in none.
         images: (N, S, S) uint8, in manifest order.
         reasons: Why an image takes no part, (N,) texts; empty where it does.
+        digests: Content digest per image, (N,) texts.
+        signatures: What is remembered of each image, (N,) records of SIGNATURE.
         warnings: What a person should know before trusting the result.
+        audit: What was found before any image was left out; None where `data.audit` is off, or the
+            images are only to be judged.
     """
 
     manifest: Manifest
     images: NDArray[np.uint8]
     reasons: tuple[str, ...]
     digests: tuple[str, ...]
+    signatures: Signatures
     warnings: tuple[str, ...]
+    audit: Audit | None
 
     def members(self, split: str) -> NDArray[np.int64]:
         """Rows of one split, unreadable images included, ascending, shape (n,)."""
@@ -88,6 +93,7 @@ def run_manifest(data: DataConfig, task: Task) -> Manifest:
         patient=data.patient,
         phantom_images=data.phantoms.n_images,
         phantom_seed=data.phantoms.seed,
+        root=data.root,
     )
     return manifest if data.limit is None else limited(manifest, data.limit)
 
@@ -104,9 +110,11 @@ def run_decode(data: DataConfig, manifest: Manifest, terminal: Terminal) -> Cach
             size=data.image.size,
             crop=data.image.crop,
             intensity=data.image.intensity,
+            for_processing=data.image.for_processing,
             folder=data.cache or default_cache_folder(),
             workers=data.workers,
             progress=lambda done, total: bar(done),
+            waiting=terminal.say,
         )
 
 
@@ -121,7 +129,7 @@ def run_loading(data: DataConfig, task: Task, terminal: Terminal) -> Radiographs
     cached = run_decode(data, manifest, terminal)
     reasons = list(cached.reasons)
     unreadable = [row for row, reason in enumerate(reasons) if reason]
-    warnings = list(manifest.notes)
+    unread = []
     if unreadable:
         found = _listed(manifest, unreadable, reasons)
         if data.unreadable == "stop":
@@ -129,15 +137,30 @@ def run_loading(data: DataConfig, task: Task, terminal: Terminal) -> Radiographs
                 f"{len(unreadable)} of {len(manifest)} images cannot be read:\n{found}\n"
                 "Mend or remove them, or leave them out with data.unreadable=exclude"
             )
-        warnings.append(f"{len(unreadable)} unreadable images are left out:\n{found}")
-    pictures = _picture_keys(cached)
-    splits = _carved(data, task, manifest, pictures, unreadable)
-    splits, left_out, said = _audited(data.audit, manifest, pictures, splits)
-    for row in left_out:
-        reasons[row] = reasons[row] or "leak"
-    placed = manifest.with_splits(tuple(splits))
+        unread.append(f"{len(unreadable)} unreadable images are left out:\n{found}")
+    manifest = with_dicom_patients(manifest, cached.signatures, data.patient)
+    usable = np.array([not reason for reason in reasons], dtype=np.bool_)
+    copies = find_copies(cached.signatures, usable)
+    leaked, said = _leaked(data.audit, manifest, copies)
+    usable[list(leaked)] = False
+    manifest = _placed_where_usable(data, task, manifest, copies, usable)
+    audit = None
+    if data.audit != "off":
+        audit = audit_images(manifest, copies, cached.signatures, cached.reasons, task)
+        said += [*label_lines(audit, manifest), *odd_lines(audit)]
+        manifest = manifest.with_splits(
+            ["" if row in leaked else split for row, split in enumerate(manifest.splits)]
+        )
+        for row in leaked:
+            reasons[row] = reasons[row] or "leak"
     return Radiographs(
-        placed, cached.images, tuple(reasons), cached.digests, tuple(warnings + said)
+        manifest=manifest,
+        images=cached.images,
+        reasons=tuple(reasons),
+        digests=cached.digests,
+        signatures=cached.signatures,
+        warnings=(*manifest.notes, *unread, *said),
+        audit=audit,
     )
 
 
@@ -164,70 +187,101 @@ def limited(manifest: Manifest, limit: int) -> Manifest:
     return replace(selected, notes=(*manifest.notes, note))
 
 
-def _picture_keys(cached: CachedImages) -> tuple[str, ...]:
-    """Digest of pixels per image; an unreadable image equals only itself."""
-    hashes = picture_hashes(cached.images)
-    return tuple(
-        f"unreadable {row}" if reason else key
-        for row, (key, reason) in enumerate(zip(hashes, cached.reasons, strict=True))
+def with_dicom_patients(
+    manifest: Manifest, signatures: Signatures, setting: str | None
+) -> Manifest:
+    """The manifest with patients from DICOM headers, where nothing else names them.
+
+    Args:
+        manifest: As found.
+        signatures: (N,) records of SIGNATURE.
+        setting: `data.patient`.
+
+    Raises:
+        DataError: `setting` is dicom, and no image has a DICOM Patient ID.
+    """
+    if manifest.patients_known or setting not in ("auto", "dicom"):
+        return manifest
+    keys = [bytes(key).hex() if key.any() else "" for key in signatures["patient"]]
+    found = patients_of_headers(keys, manifest.ids, setting == "dicom")
+    if found is None:
+        return manifest
+    others = tuple(note for note in manifest.notes if not note.startswith(UNKNOWN))
+    return replace(
+        manifest,
+        patients=found.keys,
+        patients_known=found.known,
+        notes=(*others, *found.notes),
     )
 
 
-def _carved(
-    data: DataConfig,
-    task: Task,
-    manifest: Manifest,
-    pictures: Sequence[str],
-    unreadable: Sequence[int],
-) -> list[str]:
-    keep = np.setdiff1d(np.arange(len(manifest)), np.array(unreadable, dtype=np.int64))
-    groups = joined_groups(manifest.patients, pictures)
-    splits = list(manifest.splits)  # an unreadable image stays where the data put it
+def placed(data: DataConfig, task: Task, manifest: Manifest, copies: Copies) -> Manifest:
+    """The manifest with a split for every image; patients and copies are never torn apart.
+
+    Args:
+        data: What to carve, and how.
+        task: What the targets are.
+        manifest: With the splits that the data bring.
+        copies: Which images show the same picture.
+
+    Raises:
+        DataError: There are too few patients to fill the splits.
+    """
+    groups = joined_groups(manifest.patients, copies.near.tolist())
     carved = carve(
-        [groups[row] for row in keep],
-        strata_of(manifest.targets[keep], task),
-        [manifest.splits[row] for row in keep],
+        groups,
+        strata_of(manifest.targets, task),
+        manifest.splits,
         val=data.split.val,
         test=data.split.test,
         seed=data.split.seed,
         every_stratum=task == "classify",
     )
-    for row, split in zip(keep, carved, strict=True):
+    return manifest.with_splits(carved)
+
+
+def _placed_where_usable(
+    data: DataConfig, task: Task, manifest: Manifest, copies: Copies, usable: NDArray[np.bool_]
+) -> Manifest:
+    """`placed` for the usable images; any other stays where the data put it.
+
+    A split that the data bring is never carved, even if none of its images can be used.
+    """
+    rows = np.flatnonzero(usable)
+    brought: dict[str, None] = {name: None for name in ("val", "test") if name in manifest.splits}
+    carving = data.model_copy(update={"split": data.split.model_copy(update=brought)})
+    part = Copies(copies.exact[rows], copies.near[rows])
+    chosen = placed(carving, task, manifest.select(rows), part)
+    splits = list(manifest.splits)
+    for row, split in zip(rows.tolist(), chosen.splits, strict=True):
         splits[row] = split
-    return splits
+    return manifest.with_splits(splits)
 
 
-def _audited(
-    audit: str, manifest: Manifest, pictures: Sequence[str], splits: list[str]
-) -> tuple[list[str], list[int], list[str]]:
-    """Splits without leaked images, the rows left out, and what to tell a person."""
-    if audit == "off":
-        return splits, [], ["data.audit is off: leaks between splits were not looked for"]
-    said = []
-    torn = contradicting_pictures(pictures, manifest.targets)
-    if torn:
-        names = ", ".join(printable(manifest.ids[row]) for row in torn[:SHOWN])
-        said.append(f"{len(torn)} images stand under two labels with the same pixels: {names}")
-    leaks = find_leaks(manifest.patients, pictures, splits)
-    if not leaks:
-        return splits, [], said
-    rows = sorted({row for leak in leaks for row in leak.rows})
-    kinds = " and ".join(f"{leak.groups} {leak.kind}s" for leak in leaks)
-    per_split = Counter(splits[row] for row in rows)
+def _leaked(setting: str, manifest: Manifest, copies: Copies) -> tuple[set[int], list[str]]:
+    """Rows of a later split whose patient or picture an earlier one holds, and what to say of them.
+
+    Raises:
+        LeakError: There are such rows, and `data.audit` is strict.
+    """
+    if setting == "off":
+        return set(), ["data.audit is off: leaks between splits were not looked for"]
+    leaks = find_leaks(manifest.patients, copies, manifest.splits)
+    if not leaks.across:
+        return set(), []
+    per_split = Counter(manifest.splits[row] for row in leaks.later)
     what = ", ".join(
-        f"{count} of {splits.count(name)} {name} images"
+        f"{count} of {manifest.splits.count(name)} {name} images"
         for name, count in sorted(per_split.items())
     )
-    found = f"{kinds} stand in more than one split; {what} were seen in an earlier split"
-    if audit == "strict":
+    found, seen = leak_lines(leaks, manifest), f"{what} were seen in an earlier split"
+    if setting == "strict":
         raise LeakError(
-            f"{found}:\n{_listed(manifest, rows, manifest.patients)}\n"
-            "A model is too good on images whose patient it knows. Move whole patients into one "
-            "split, or leave the leaked images out of validation and test with data.audit=warn"
+            "\n".join([*found, seen]) + "\nA model is too good on images whose patient or picture "
+            "it knows. `xray-classifier check DATA --fix MANIFEST.csv` writes splits in which such "
+            "images stand together; data.audit=warn leaves them out of validation and test"
         )
-    leaked = set(rows)
-    left = ["" if row in leaked else split for row, split in enumerate(splits)]
-    return left, rows, [*said, f"{found} and are left out (data.audit: warn)"]
+    return set(leaks.later), [*found, f"{seen} and are left out (data.audit: warn)"]
 
 
 def _listed(manifest: Manifest, rows: Sequence[int], beside: Sequence[str]) -> str:

@@ -18,7 +18,6 @@ from xray_classifier.data.labels import class_targets, listed
 from xray_classifier.data.npz import NpzImages, find_in_npz
 from xray_classifier.data.patients import Patients, patients_of, unknown_patients
 from xray_classifier.data.sources import Found, find_in_folder, find_phantoms, is_image_name
-from xray_classifier.data.splits import CLASS_NAMES, SPLITS
 from xray_classifier.data.table import find_in_table, numbers
 from xray_classifier.errors import UsageError
 from xray_classifier.files import printable
@@ -126,6 +125,7 @@ def build_manifest(
     patient: str | None,
     phantom_images: int,
     phantom_seed: int,
+    root: Path | None = None,
 ) -> Manifest:
     """Find labelled images and say what each label means.
 
@@ -141,9 +141,11 @@ def build_manifest(
         patient_column: CSV column with the patient id; None: with `patient` auto, a column whose
             name says patient; else patients are read from the path.
         split_column: CSV column with the split; None: one called `split` if there is one.
-        patient: `auto`, a regular expression for the relative path, or None (see `patients_of`).
+        patient: `auto`, a regular expression for the relative path, or None (see `patients_of`);
+            `dicom` leaves patients unknown here, see `with_dicom_patients`.
         phantom_images: How many phantoms.
         phantom_seed: Which phantoms.
+        root: Folder that the paths of a CSV are relative to; None: that of the CSV.
 
     Returns:
         Images in bytewise order of their path (folder) or the order of the file (CSV, NPZ). Splits
@@ -165,6 +167,7 @@ def build_manifest(
             patient_column=patient_column,
             guess_patient=patient == "auto",
             split_column=split_column,
+            root=root,
         )
     where = printable(path) if source != "phantoms" else "phantoms"
     if task == "regress":
@@ -175,14 +178,18 @@ def build_manifest(
     return _with_classes(found, targets, patient)
 
 
-def existing_path(path: Path | None) -> Path:
+def existing_path(path: Path | None, key: str = "data.path") -> Path:
     """The path, if there is something at it.
+
+    Args:
+        path: What was asked for.
+        key: The config key that names it, for the message.
 
     Raises:
         UsageError: It is None or does not exist; names that are spelled alike are suggested.
     """
     if path is None:
-        raise UsageError("data.path is missing: name a folder, a CSV or an NPZ file")
+        raise UsageError(f"{key} is missing: name a folder, a CSV or an NPZ file")
     if os.path.exists(path):  # noqa: PTH110  (False where pathlib raises: a name that is too long)
         return path
     parent = path.absolute().parent
@@ -233,10 +240,15 @@ def _find(
     patient_column: str | None,
     guess_patient: bool,
     split_column: str | None,
+    root: Path | None,
 ) -> Found:
     if path.is_dir() != (source == "folder"):
         what = "a folder" if path.is_dir() else "a file"
         raise UsageError(f"data.source is {source}, but {printable(path)} is {what}")
+    if root is not None:
+        if source != "csv":
+            raise UsageError(f"data.root is for CSV files only; {printable(path)} is none")
+        root = existing_path(root, "data.root")
     if source == "folder":
         return find_in_folder(path)
     if source == "npz":
@@ -248,6 +260,7 @@ def _find(
         patient_column=patient_column,
         guess_patient=guess_patient,
         split_column=split_column,
+        root=root,
     )
 
 
@@ -259,14 +272,9 @@ def _with_numbers(found: Found, label_column: str, pattern: str | None, where: s
 
 
 def _with_classes(found: Found, targets: NDArray[np.float64], pattern: str | None) -> Manifest:
-    """Leave out the classes ignored, and say which split lacks a class."""
+    """Leave out the classes ignored."""
     left_out = np.isnan(targets)
     notes = [f"left out on purpose: {_ignored(found, left_out)}"] if left_out.any() else []
-    for split in (*SPLITS, ""):
-        inside = targets[np.array([name == split for name in found.splits]) & ~left_out]
-        for value, name in enumerate(CLASS_NAMES):
-            if inside.size and not (inside == value).any():
-                notes.append(f"the {split or 'unassigned'} images hold no {name} one")
     whole = _assembled(found, targets, pattern, notes)
     return whole.select(~left_out) if left_out.any() else whole
 
@@ -303,6 +311,8 @@ def _patients(found: Found, pattern: str | None) -> Patients:
         keys = tuple(key or name for key, name in zip(found.patients, found.ids, strict=True))
         note = f"{lacking} images name no patient and count as a patient each"
         return Patients(keys, True, None, (note,) if lacking else ())
+    if pattern == "dicom":
+        return Patients(found.ids, False, None, ())
     if found.kind == "npz" and pattern == "auto":
         return unknown_patients(found.ids, "an NPZ file does not name them")
     return patients_of(found.ids, pattern)

@@ -4,22 +4,25 @@ Nothing is unpickled: an array of Python objects is refused.
 """
 
 import math
-import threading
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xray_classifier.data.boundary import MAX_PIXELS
 from xray_classifier.data.sources import Found
 from xray_classifier.data.splits import split_name
 from xray_classifier.errors import DataError
 from xray_classifier.files import printable
 
+BLOCK_BYTES = 2**20
+MAX_FORTRAN_BYTES = 2**28
 LAYOUT = (
     "expected train_images (N, H, W) or (N, H, W, 3) and train_labels (N,) or (N, 1), the same "
     "with val_ and test_, or images and labels alone"
@@ -44,11 +47,13 @@ def find_in_npz(path: Path) -> Found:
     """
     with _damage_told(path):
         keys = _image_keys(path)
-        shapes = {key: _shape(path, key) for key in keys}
+        with zipfile.ZipFile(path) as archive:
+            headers = {key: _header(archive, key) for key in keys}
         labels = {key: _label_texts(path, key, keys[key]) for key in keys}
-    for key, shape in shapes.items():
-        _check_shape(path, key, shape, len(labels[key]))
-    ids = tuple(f"{key}/{row}" for key in keys for row in range(shapes[key][0]))
+    for key, header in headers.items():
+        _check_images(path, key, header, len(labels[key]))
+    n_images = {key: header.shape[0] for key, header in headers.items()}
+    ids = tuple(f"{key}/{row}" for key in keys for row in range(n_images[key]))
     if not ids:
         raise DataError(f"{printable(path)} holds no images; {LAYOUT}")
     splits = {key: split_name(key.removesuffix("images").rstrip("_")) or "" for key in keys}
@@ -57,47 +62,93 @@ def find_in_npz(path: Path) -> Found:
         root=path.absolute(),
         ids=ids,
         classes=tuple(text for key in keys for text in labels[key]),
-        splits=tuple(splits[key] for key in keys for _ in range(shapes[key][0])),
+        splits=tuple(splits[key] for key in keys for _ in range(n_images[key])),
     )
 
 
 class NpzImages:
-    """Single images of an NPZ file; each array is read when its first image is asked for.
-
-    Safe to share between threads.
-    """
+    """The images of an NPZ file, read from front to back, one in memory at a time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._arrays: dict[str, NDArray[Any]] = {}
-        self._lock = threading.Lock()
 
-    def read(self, image_id: str) -> NDArray[Any]:
-        """One image.
+    def verify(self, ids: Iterable[str]) -> None:
+        """Read to its end every array that holds one of the images, for its checksum is compared.
+
+        Raises:
+            DataError: The file is damaged or lacks an array.
+        """
+        with _damage_told(self.path), zipfile.ZipFile(self.path) as archive:
+            for key in _arrays_of(ids):
+                with archive.open(f"{key}.npy") as stream:
+                    read_bytes = sum(map(len, iter(lambda: stream.read(BLOCK_BYTES), b"")))
+                if read_bytes != archive.getinfo(f"{key}.npy").file_size:
+                    raise EOFError(f"{key}: shorter than it says")
+
+    def largest_bytes(self, ids: Iterable[str]) -> int:
+        """Size of the largest of some images in bytes.
+
+        Raises:
+            DataError: The file is damaged or lacks an array.
+        """
+        with _damage_told(self.path), zipfile.ZipFile(self.path) as archive:
+            headers = [_header(archive, key) for key in _arrays_of(ids)]
+        return max((header.image_bytes for header in headers), default=0)
+
+    def rows(self, ids: Iterable[str]) -> Iterator[NDArray[Any]]:
+        """Some images, in the order given; one pass over the file if each array's rows ascend.
 
         Args:
-            image_id: `train_images/12`: the array and the row in it.
+            ids: `train_images/12` and the like: the array and the row in it.
 
-        Returns:
+        Yields:
             Shape (H, W), or (H, W, 3) for colour, in the type that the file stores.
 
         Raises:
             DataError: The file is damaged or holds no such image.
         """
-        key, _, row = image_id.rpartition("/")
-        with self._lock:
-            if key not in self._arrays:
-                self._arrays[key] = self._load(key)
-            images = self._arrays[key]
-        if not row.isdecimal() or int(row) >= len(images):
-            raise DataError(f"{printable(self.path)} has no image {printable(image_id)}")
-        image: NDArray[Any] = images[int(row)]
-        return image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
+        arrays: dict[str, _OpenArray] = {}
+        with _damage_told(self.path), zipfile.ZipFile(self.path) as archive, ExitStack() as stack:
+            for image_id in ids:
+                key, _, row = image_id.rpartition("/")
+                if key not in arrays:
+                    arrays[key] = stack.enter_context(_OpenArray(self.path, archive, key))
+                if not row.isdecimal() or int(row) >= arrays[key].header.shape[0]:
+                    raise DataError(f"{printable(self.path)} has no image {printable(image_id)}")
+                image = arrays[key].read(int(row))
+                yield image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
 
-    def _load(self, key: str) -> NDArray[Any]:
-        with _damage_told(self.path):
-            _check_shape(self.path, key, _shape(self.path, key), None)
-            return _array(self.path, key)
+
+def _arrays_of(ids: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(image_id.rpartition("/")[0] for image_id in ids))
+
+
+class _OpenArray(AbstractContextManager["_OpenArray"]):
+    """One array of images in an open NPZ file; rows are read where they lie."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile, key: str) -> None:
+        self.header = _header(archive, key)
+        _check_images(path, key, self.header, None)
+        # Only in C order do the bytes of an image lie together.
+        self._whole = _array(path, key) if self.header.fortran else None
+        self._stream = archive.open(f"{key}.npy")
+
+    def __exit__(self, *raised: object) -> None:
+        self._stream.close()
+
+    def read(self, row: int) -> NDArray[Any]:
+        """One image, in the byte order of this machine."""
+        stored = self._stored(row) if self._whole is None else self._whole[row]
+        native = self.header.dtype.newbyteorder("=")
+        return np.ascontiguousarray(stored.astype(native, copy=False))
+
+    def _stored(self, row: int) -> NDArray[Any]:
+        # On a compressed stream a step forward reads what lies between, a step back starts anew.
+        self._stream.seek(self.header.header_bytes + row * self.header.image_bytes)
+        content = self._stream.read(self.header.image_bytes)
+        if len(content) != self.header.image_bytes:
+            raise EOFError("an array ends before its last image")
+        return np.frombuffer(content, self.header.dtype).reshape(self.header.shape[1:])
 
 
 @contextmanager
@@ -139,19 +190,41 @@ def _image_keys(path: Path) -> dict[str, str]:
     return keys
 
 
-def _shape(path: Path, key: str) -> tuple[int, ...]:
-    """The shape of an array, from its header alone; objects and false sizes are refused."""
-    with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as stream:
+@dataclass(frozen=True)
+class _Header:
+    """What stands before the values of an array.
+
+    Attributes:
+        shape: Images first.
+        dtype: Type of a value.
+        fortran: The first index varies fastest.
+        header_bytes: Where the values start.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran: bool
+    header_bytes: int
+
+    @property
+    def image_bytes(self) -> int:
+        """Size of one image."""
+        return self.dtype.itemsize * math.prod(self.shape[1:])
+
+
+def _header(archive: zipfile.ZipFile, key: str) -> _Header:
+    """The header of an array; objects and false sizes are refused."""
+    with archive.open(f"{key}.npy") as stream:
         version = np.lib.format.read_magic(stream)
         if version not in HEADER_READERS:
             raise ValueError(f"{key}: NPY version {version} is not read")
-        shape, _, dtype = HEADER_READERS[version](stream)
-        size = archive.getinfo(f"{key}.npy").file_size - stream.tell()
+        shape, fortran, dtype = HEADER_READERS[version](stream)
+        start = stream.tell()
     if dtype.kind not in "buif":
         raise ValueError(f"{key}: values of type {dtype} are no grey levels")
-    if size != dtype.itemsize * math.prod(shape):
+    if archive.getinfo(f"{key}.npy").file_size - start != dtype.itemsize * math.prod(shape):
         raise ValueError(f"{key}: its header promises another size than it has")
-    return tuple(int(side) for side in shape)
+    return _Header(tuple(int(side) for side in shape), dtype, bool(fortran), start)
 
 
 def _array(path: Path, key: str) -> NDArray[Any]:
@@ -180,13 +253,22 @@ def _label_texts(path: Path, key: str, label_key: str) -> list[str]:
     return [str(int(code)) for code in codes]
 
 
-def _check_shape(path: Path, key: str, shape: tuple[int, ...], n_labels: int | None) -> None:
+def _check_images(path: Path, key: str, header: _Header, n_labels: int | None) -> None:
+    shape = header.shape
+    where = f"{printable(path)}: {printable(key)}"
     grey = len(shape) == 3
     colour = len(shape) == 4 and shape[3] in (1, 3)
     if not (grey or colour) or 0 in shape[1:]:
-        raise DataError(f"{printable(path)}: {printable(key)} has shape {shape}; {LAYOUT}")
+        raise DataError(f"{where} has shape {shape}; {LAYOUT}")
     if n_labels is not None and n_labels != shape[0]:
+        raise DataError(f"{where} holds {shape[0]} images, but there are {n_labels} labels")
+    if shape[1] * shape[2] > MAX_PIXELS:
         raise DataError(
-            f"{printable(path)}: {printable(key)} holds {shape[0]} images, but there are "
-            f"{n_labels} labels"
+            f"{where}: images of {shape[2]} x {shape[1]} pixels are more than "
+            f"{MAX_PIXELS // 10**6} million"
+        )
+    if header.fortran and shape[0] * header.image_bytes > MAX_FORTRAN_BYTES:
+        raise DataError(
+            f"{where} is in Fortran order, which is read as a whole and up to "
+            f"{MAX_FORTRAN_BYTES >> 20} MiB; save np.ascontiguousarray of it"
         )

@@ -1,4 +1,4 @@
-"""Whose film an image is, read from its name.
+"""Whose film an image is, read from its name or its DICOM header.
 
 Known naming schemes:
 
@@ -9,6 +9,7 @@ Known naming schemes:
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,9 @@ TITLES = {
     "phantoms": "phantoms (p0007_phantom-000012.png)",
 }
 ACCEPTED_SHARE = 0.95
+UNKNOWN = "patients unknown"
+LARGEST_SHARE = 0.5
+"""Of all images, one DICOM Patient ID may hold this share before it counts as a placeholder."""
 REMEDY = "data.patient or data.columns.patient can name them"
 
 
@@ -107,10 +111,47 @@ def patients_of(paths: Sequence[str], pattern: str | None) -> Patients:
 def unknown_patients(paths: Sequence[str], reason: str) -> Patients:
     """Each image its own patient, with a note that says why and what that means."""
     note = (
-        f"patients unknown ({reason}): each image counts as its own patient, so that films of one "
+        f"{UNKNOWN} ({reason}): each image counts as its own patient, so that films of one "
         "person may stand in two splits"
     )
     return Patients(tuple(paths), False, None, (note,))
+
+
+def patients_of_headers(keys: Sequence[str], ids: Sequence[str], demanded: bool) -> Patients | None:
+    """The patient of each image from DICOM headers.
+
+    Args:
+        keys: Keyed hash of DICOM Patient ID per image; `` where there is none.
+        ids: Name of each image; the key of an image whose patient is unknown.
+        demanded: `data.patient: dicom` asks for them; else they are taken where they make sense.
+
+    Returns:
+        Keys and notes; None where there are no such ids and none are demanded.
+
+    Raises:
+        DataError: They are demanded, and there are none.
+    """
+    counts = Counter(key for key in keys if key)
+    if not counts:
+        if demanded:
+            raise DataError(
+                "data.patient is dicom, but no image has a DICOM Patient ID; set data.patient=null "
+                "if no patient can be told"
+            )
+        return None
+    largest = max(counts.values())
+    if not demanded and largest > 1 and largest > LARGEST_SHARE * len(keys):
+        return unknown_patients(
+            ids,
+            f"{largest} of {len(keys)} images share one DICOM Patient ID, as after anonymising; "
+            "data.patient=dicom takes them all the same",
+        )
+    without = sum(not key for key in keys)
+    notes = [f"patients: {len(counts)} in {len(keys)} images, by DICOM Patient ID (keyed hashes)"]
+    if without:
+        notes.append(f"{without} images have no DICOM Patient ID and count as a patient each")
+    found = tuple(key or name for key, name in zip(keys, ids, strict=True))
+    return Patients(found, True, "dicom", tuple(notes))
 
 
 def _by_scheme(paths: Sequence[str]) -> Patients:

@@ -10,19 +10,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xray_classifier.data.film import film_from_array
-from xray_classifier.data.intensity import prepare
 from xray_classifier.data.phantoms import draw_phantom
+from xray_classifier.data.signature import SIGNATURE, Prepared, prepared
 
 FEW = 64  # below this many films a second process costs more than it brings
 
 
-def draw_prepared(seed: int, row: int, size: int, crop: str, intensity: str) -> NDArray[np.uint8]:
-    """One film as the model sees it, (S, S) uint8.
+def draw_prepared(seed: int, row: int, size: int, crop: str, intensity: str) -> Prepared:
+    """One film as the model sees it, and its signature.
 
     Args:
         seed: Which series.
@@ -31,13 +31,15 @@ def draw_prepared(seed: int, row: int, size: int, crop: str, intensity: str) -> 
         crop: See `prepare`.
         intensity: See `prepare`.
     """
-    return prepare(film_from_array(draw_phantom(seed, row).pixels), size, crop, intensity)
+    film = film_from_array(draw_phantom(seed, row).pixels)
+    origin = replace(film.origin, container="PHANTOM")
+    return prepared(replace(film, origin=origin), size, crop, intensity)
 
 
 def drawn_in_order(
     seed: int, rows: Sequence[int], size: int, crop: str, intensity: str, workers: int
-) -> Generator[NDArray[np.uint8], None, None]:
-    """Films of the given rows, in order, each (S, S) uint8.
+) -> Generator[Prepared, None, None]:
+    """Films of the given rows, prepared, in order.
 
     Args:
         seed: Which series.
@@ -51,6 +53,7 @@ def drawn_in_order(
         for row in rows:
             yield draw_prepared(seed, row, size, crop, intensity)
         return
+    film_bytes = size * size + SIGNATURE.itemsize
     with contextlib.ExitStack() as stack:
         # Worker k draws every workers-th film, so that reading in turn keeps all of them busy.
         crew = [
@@ -59,10 +62,15 @@ def drawn_in_order(
         ]
         for place in range(len(rows)):
             stream = crew[place % workers].stdout
-            content = b"" if stream is None else stream.read(size * size)
-            if len(content) != size * size:
+            content = b"" if stream is None else stream.read(film_bytes)
+            if len(content) != film_bytes:
                 raise RuntimeError(f"a process that drew phantoms ended at film {place}")
-            yield np.frombuffer(content, dtype=np.uint8).reshape(size, size)
+            yield _unpacked(content, size)
+
+
+def _unpacked(content: bytes, size: int) -> Prepared:
+    pixels = np.frombuffer(content, np.uint8, size * size).reshape(size, size)
+    return Prepared(pixels, np.frombuffer(content, SIGNATURE, offset=size * size))
 
 
 @contextlib.contextmanager
@@ -89,12 +97,15 @@ def _worker(order: list[object]) -> Iterator["subprocess.Popen[bytes]"]:
 
 def main() -> None:
     """Draw what standard input asks for; an interrupted or abandoned worker leaves quietly."""
-    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+    try:
         seed, rows, size, crop, intensity = json.loads(sys.stdin.buffer.read())
         for row in rows:
             film = draw_prepared(seed, row, size, crop, intensity)
-            sys.stdout.buffer.write(film.tobytes())
+            sys.stdout.buffer.write(film.pixels.tobytes() + film.signature.tobytes())
             sys.stdout.buffer.flush()
+    except (KeyboardInterrupt, BrokenPipeError, json.JSONDecodeError):
+        # Python flushes standard output once more at the end, and would complain of the pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -94,23 +94,25 @@ def find_in_table(
     patient_column: str | None,
     split_column: str | None,
     guess_patient: bool = False,
+    root: Path | None = None,
 ) -> Found:
     """The images that a CSV file lists, in its order.
 
     Args:
-        path: The CSV file; image paths are relative to its folder.
+        path: The CSV file.
         path_column: Column with the image file.
         label_column: Column with the class name or number.
         patient_column: Column with the patient id; None: there is none, or it is to be guessed.
         split_column: Column with the split; None: a column called `split` if there is one.
         guess_patient: Without `patient_column`, take a column whose name says patient.
+        root: Folder that image paths are relative to; None: that of the CSV file.
 
     Returns:
         One entry per row; the columns not named here are kept as they are.
 
     Raises:
-        DataError: A column is missing; a file is missing, listed twice or outside the folder of
-            the CSV; a split has an unknown name.
+        DataError: A column is missing; a file is missing, listed twice or outside the root; a
+            split has an unknown name.
     """
     table = read_table(path)
     if split_column is None and "split" in table.header:
@@ -118,7 +120,7 @@ def find_in_table(
     guessed = _likely_patient(table) if patient_column is None else None
     if guess_patient:
         patient_column = patient_column or guessed
-    root = Path(os.path.realpath(path.parent))
+    root = Path(os.path.realpath(root or path.parent))
     cells = table.column(path_column, "data.columns.path")
     labels = table.column(label_column, "data.columns.label")
     files, ids = _resolve(table, cells, root)
@@ -195,7 +197,7 @@ def _resolve(
         elif not os.path.isfile(target):
             missing.append(f"line {line} {printable(cell)}")
         paths.append(path)
-    _refuse_outside(table, outside)
+    _refuse_outside(table, outside, root)
     _refuse_missing(table, missing, root)
     return tuple(map(Path, paths)), tuple(Path(p).relative_to(root).as_posix() for p in paths)
 
@@ -214,11 +216,12 @@ def _locate(cell: str, root: str, real_folders: dict[str, str]) -> tuple[str, st
     return path, os.path.realpath(path) if os.path.islink(path) else path
 
 
-def _refuse_outside(table: Table, outside: Sequence[str]) -> None:
+def _refuse_outside(table: Table, outside: Sequence[str], root: Path) -> None:
     if outside:
         raise DataError(
-            f"{printable(table.path)}: {len(outside)} paths lead out of the folder of the CSV: "
-            f"{_first(outside)}; only files below it are read: move the CSV up, or the images down"
+            f"{printable(table.path)}: {len(outside)} paths lead out of the folder "
+            f"{printable(root)}: {_first(outside)}; only files below it are read: name a folder "
+            "above all images with data.root=DIR, or move the CSV there"
         )
 
 

@@ -12,12 +12,18 @@ import math
 import struct
 import unicodedata
 from dataclasses import dataclass
-from importlib import resources
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from xray_classifier.report.words import number_text
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode categories of control, format and line characters, and of what is no character."""
+
 _WIDE = 1.3
 
 
@@ -107,13 +113,23 @@ def render_report(content: ReportContent) -> str:
         ValueError: A picture is no PNG or has no alternative text, or a row is not as long as
             its header.
     """
-    from jinja2 import Environment, StrictUndefined
-
     for figure in content.figures:
-        _check_figure(figure)
+        check_picture(f"figure {figure.title!r}", figure.png, figure.alt)
+        check_rows(figure.title, figure.header, figure.rows)
     for table in content.tables:
-        _check_rows(table.title, table.header, table.rows)
+        check_rows(table.title, table.header, table.rows)
+    return new_environment().get_template("report.html.jinja").render(content=content)
+
+
+def new_environment() -> Environment:
+    """The templates of this package, with the filters that keep a page safe and whole.
+
+    What a template prints is escaped, on one line; the filter `lines` keeps the lines of a text.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     environment = Environment(
+        loader=PackageLoader(__package__, "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -121,40 +137,68 @@ def render_report(content: ReportContent) -> str:
         finalize=_visible,
     )
     environment.filters.update(
-        data_uri=_data_uri, csp_hash=_csp_hash, number=number_text, interval=_interval, shape=_shape
+        csp_hash=_csp_hash,
+        data_uri=_data_uri,
+        interval=_interval,
+        lines=_lines,
+        number=number_text,
+        shape=_shape,
     )
-    source = resources.files(__package__).joinpath("report.html.jinja").read_text("utf-8")
-    return environment.from_string(source).render(content=content)
+    return environment
 
 
-def _check_figure(figure: ReportFigure) -> None:
-    """Refuse a picture that a browser or a screen reader could not show."""
-    if not figure.png.startswith(_PNG_SIGNATURE):
-        raise ValueError(f"figure {figure.title!r} holds no PNG file")
-    if not figure.alt.strip():
-        raise ValueError(f"figure {figure.title!r} needs an alternative text")
-    _check_rows(figure.title, figure.header, figure.rows)
+def check_picture(what: str, png: bytes, alt: str) -> None:
+    """Refuse a picture that a browser or a screen reader could not show.
+
+    Args:
+        what: Which picture, for the message.
+        png: To be the bytes of a PNG file.
+        alt: Its alternative text.
+
+    Raises:
+        ValueError: It is no PNG, or the alternative text is blank.
+    """
+    if not png.startswith(_PNG_SIGNATURE):
+        raise ValueError(f"{what} holds no PNG file")
+    if not alt.strip():
+        raise ValueError(f"{what} needs an alternative text")
 
 
-def _check_rows(title: str, header: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> None:
-    """Refuse a table whose lines do not fit its header."""
+def check_rows(title: str, header: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> None:
+    """Refuse a table whose lines do not fit its header.
+
+    Raises:
+        ValueError: A row is not as long as `header`.
+    """
     for row in rows:
         if len(row) != len(header):
             raise ValueError(f"table {title!r} has {len(header)} columns, a row has {len(row)}")
 
 
 def _visible(value: object) -> object:
-    """Escape characters that a page cannot hold or a reader cannot see, such as `\\x00`, `\\u202e`.
+    """Escape what a page cannot hold or a reader cannot see, such as `\\x00`, `\\n`, `\\u202e`.
 
     Direction marks go too: they could make a file name read as another one.
     """
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
+    return _shown(value)
+
+
+def _lines(text: str) -> Markup:
+    """The same for a text of several lines, which stay lines."""
+    from markupsafe import escape
+
+    return escape(_shown(text, kept="\n\t"))
+
+
+def _shown(text: str, kept: str = "") -> str:
+    """The text with escapes for invisible characters other than `kept`."""
     return "".join(
         letter
-        if letter in "\n\t" or unicodedata.category(letter) not in ("Cc", "Cf", "Cs")
+        if letter in kept or unicodedata.category(letter) not in _UNSEEN
         else letter.encode("unicode_escape").decode("ascii")
-        for letter in value
+        for letter in text
     )
 
 
@@ -181,7 +225,14 @@ def _shape(png: bytes) -> _Shape:
     return _Shape(width, height, width > _WIDE * height)
 
 
-def _interval(row: MetricRow) -> str:
+class _Estimate(Protocol):
+    @property
+    def ci_low(self) -> float | None: ...
+    @property
+    def ci_high(self) -> float | None: ...
+
+
+def _interval(row: _Estimate) -> str:
     """`0.880 to 0.940`, or a hyphen where there is none."""
     ends = (row.ci_low, row.ci_high)
     if any(end is None or not math.isfinite(end) for end in ends):
