@@ -22,7 +22,7 @@ from xray_classifier.pseudonyms import PSEUDONYM_BYTES, key_id, pseudonym
 IMAGES, PATIENTS = "memory.images", "memory.patients"
 IMAGE_BYTES = PIXEL_BYTES + PERCEPTUAL_BYTES
 
-POSSIBLE_BITS = 18
+POSSIBLE_BITS = 16
 """Perceptual hashes that differ in at most this many of 256 bits are a possible match. Without a
 thumbnail to compare this is stricter than the audit's own search."""
 

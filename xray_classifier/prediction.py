@@ -220,8 +220,12 @@ def _say_the_end(
         )
         terminal.warn(f"{result.failed:,} failed and {result.rejected:,} rejected ({reasons})")
     known, alike = counts["seen yes"], counts["seen possible"]
-    if known or alike:
-        more = f", {alike:,} more possibly (they look like it)" if alike else ""
-        terminal.warn(f"{known:,} of {result.ok:,} images were in this model's training data{more}")
+    if known:
+        terminal.warn(f"{known:,} of {result.ok:,} images were in this model's training data")
+    if alike:
+        terminal.say(
+            f"note: {alike:,} of {result.ok:,} images may have been in this model's training data: "
+            "they look like images of it (in_training: possible)"
+        )
     if str(result.out) != "-":
         terminal.say(f"written to {printable(result.out)}")
