@@ -90,10 +90,12 @@ def trainer(
     targets: NDArray[np.float64] | None = None,
     seed: int = 0,
     precision: str = "fp32",
+    **more: Any,
 ) -> Trainer:
     """A trainer over `n` noise images, ready for its first step; plain SGD unless told otherwise.
 
-    `targets` are those of training; validation repeats its first `n_val`.
+    `targets` are those of training; validation repeats its first `n_val`; `more` are further
+    fields of the trainer.
     """
     network = stack((5,)) if model is None else model
     keys: dict[str, Any] = {"name": "sgd", "lr": 0.1} if optimizer is None else optimizer
@@ -118,6 +120,7 @@ def trainer(
         run=Run(History(COLUMNS[task]), epochs, steps_per_epoch(n, batch_size)),
         request=StopRequest(),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
+        **more,
     )
 
 

@@ -239,3 +239,26 @@ def test_numbers_to_predict_get_no_probes(tmp_path: Path) -> None:
     audit = audit_of(run_loading(section_, "regress", Terminal(quiet=True)))
     assert audit.shortcuts == ()
     assert "predict a number" in audit.no_shortcuts
+
+
+def test_warn_follows_a_chain_of_copies_and_patients(tmp_path: Path) -> None:
+    """Patient 7 (test) owns a copy of a training film; so all films of patient 7 are known."""
+    root = tmp_path / "chain"
+    for split in ("train", "test"):
+        for number in range(16):
+            kind = "sick" if number % 2 else "healthy"
+            key = number + (100 if split == "test" else 0)
+            path = root / split / kind / f"p{key:04d}_phantom-{key:06d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(film(key)).save(path)
+    sick = root / "test" / "sick"
+    copied = Image.open(root / "train" / "sick" / "p0003_phantom-000003.png")
+    copied.save(sick / "p0107_phantom-000900.bmp")
+    found = load(root, tmp_path, audit="warn", split={"val": None})
+    left = {found.manifest.ids[row] for row in audit_of(found).leaks.later}
+    assert left == {
+        "test/sick/p0107_phantom-000107.png", "test/sick/p0107_phantom-000900.bmp"
+    }  # fmt: skip
+    placed = dict(zip(found.manifest.patients, found.manifest.splits, strict=True))
+    assert placed["p0003"] == "train"
+    assert placed["p0107"] == ""

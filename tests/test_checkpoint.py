@@ -1,26 +1,37 @@
 """A checkpoint is read as it was written, or refused."""
 
+import errno
 import hashlib
 import json
 import os
 import pickle
+import random
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
+from xray_classifier.building import run_building
 from xray_classifier.checkpoint import (
     FORMAT_VERSION,
+    STATES,
+    NewerVersionError,
     encode,
     find_checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
+from xray_classifier.classifier import load_classifier
+from xray_classifier.config_file import load_config
+from xray_classifier.data.loading import run_loading
 from xray_classifier.errors import CheckpointError, NonFiniteError, OutputError, UsageError
+from xray_classifier.resume import restore
+from xray_classifier.terminal import Terminal
 
 TENSORS = {"w": torch.tensor([[1.0, -2.0], [0.5, 3.0]]), "step": torch.tensor(7)}
 CONTENT = {"kind": "best", "classes": ["healthy", "sick"], "note": "größer \u2028 \U0001f600"}
@@ -82,6 +93,32 @@ def test_every_truncation_and_every_appended_byte_is_refused(tmp_path: Path) -> 
     refusal(path, good + good)
 
 
+RELEASED = Path(__file__).resolve().parent / "checkpoints"
+VERSIONS = range(1, FORMAT_VERSION + 1)
+KINDS = ("perceptron", "mlp")
+
+
+def released(version: int, kind: str, name: str) -> Path:
+    """A checkpoint that this version of the format was released with; see checkpoints/make.py."""
+    return RELEASED / f"v{version}_{kind}_{name}.safetensors"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["best", "last"])
+def test_five_hundred_flipped_bytes_and_a_hundred_truncations_are_refused(
+    kind: str, name: str, tmp_path: Path
+) -> None:
+    rng = random.Random(20261125)
+    whole = released(FORMAT_VERSION, kind, name).read_bytes()
+    for trial in range(600):
+        damaged, place = bytearray(whole), rng.randrange(len(whole))
+        if trial < 500:
+            damaged[place] ^= rng.randrange(1, 256)
+        else:
+            del damaged[place:]
+        refusal(tmp_path / "a.safetensors", bytes(damaged))
+
+
 def test_safetensors_alone_would_not_see_a_flipped_weight() -> None:
     bad = bytearray(encode(TENSORS, CONTENT))
     bad[-1] ^= 0xFF
@@ -96,7 +133,9 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_newer_version_says_so(tmp_path: Path) -> None:
     raw = encode(TENSORS, {**CONTENT, "format_version": FORMAT_VERSION + 1})
-    assert "newer" in refusal(tmp_path / "a.safetensors", raw)
+    assert "Install a newer xray_classifier" in refusal(tmp_path / "a.safetensors", raw)
+    with pytest.raises(NewerVersionError, match=f"version {FORMAT_VERSION + 1}"):
+        load_checkpoint(tmp_path / "a.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -263,3 +302,142 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UsageError, match="is no file"):
         find_checkpoint(tmp_path / "pipe")
+
+
+def record_of(version: int) -> dict[str, Any]:
+    """What was written down when the checkpoints of a format version were made."""
+    record = json.loads((RELEASED / f"v{version}.json").read_bytes())
+    assert isinstance(record, dict)
+    return record
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_model_of_every_released_version_gives_the_logits_of_its_day(
+    version: int, kind: str
+) -> None:
+    record = record_of(version)
+    images = [np.frombuffer(bytes.fromhex(text), np.uint8) for text in record["images"]]
+    model = load_classifier(released(version, kind, "best"), "cpu")
+    found = model.score(np.stack(images).reshape(-1, 16, 16)).logits
+    assert found == pytest.approx(record["kinds"][kind]["logits"], abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_run_of_every_released_version_goes_on(version: int, kind: str) -> None:
+    config = load_config("demo", record_of(version)["kinds"][kind]["overrides"]).config
+    radiographs = run_loading(config.data, config.task, Terminal(quiet=True))
+    trainer = run_building(config, radiographs).trainer
+    state = load_checkpoint(released(version, kind, "last"))
+    assert state.content["format_version"] == version
+    assert state.content["fingerprint"] == radiographs.fingerprint()
+    restore(trainer, state)
+    weights = trainer.model.state_dict()
+    assert all(torch.equal(weights[name], state.tensors[f"model.{name}"]) for name in weights)
+    assert (trainer.run.epoch, trainer.run.batch) == (1, 2)
+    assert len(trainer.run.history.rows) == 1
+    trainer.fit()
+    assert trainer.run.epoch == config.train.epochs
+    before, after = state.tensors["model.output.bias"], trainer.model.state_dict()["output.bias"]
+    assert not torch.equal(after, before)
+
+
+def numbered(path: Path) -> float:
+    """The number that a checkpoint of `save_numbers` was given."""
+    return float(load_checkpoint(path).tensors["w"])
+
+
+def save_numbers(folder: Path, *numbers: int) -> tuple[Path, Path]:
+    """Save checkpoints one after the other under one name, the one before kept."""
+    last, previous = (folder / name for name in STATES)
+    for number in numbers:
+        save_checkpoint(last, {"w": torch.tensor(float(number))}, CONTENT, previous)
+    return last, previous
+
+
+def no_links(*arguments: object) -> None:
+    """What a file system without hard links says."""
+    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_checkpoint_before_lives_on(
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    last, previous = save_numbers(tmp_path, 1)
+    assert not previous.exists()
+    save_numbers(tmp_path, 2)
+    assert (numbered(last), numbered(previous)) == (2, 1)
+    save_numbers(tmp_path, 3)
+    assert (numbered(last), numbered(previous)) == (3, 2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(STATES)
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("rotten", [True, False])
+def test_at_every_moment_of_a_save_a_sound_state_is_on_disk(
+    links: bool, rotten: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the last one has rotted since it was written, and nobody knows."""
+    last, previous = save_numbers(tmp_path, 1, 2)
+    if rotten:
+        last.write_bytes(last.read_bytes()[:-1])
+    newest: list[float] = []
+
+    def look(name: str) -> None:
+        plain = getattr(os, name)
+
+        def looking(*arguments: Any, **keys: Any) -> Any:
+            sound = [numbered(p) for p in (last, previous) if is_sound(p)]
+            newest.append(max(sound, default=0))
+            return plain(*arguments, **keys)
+
+        monkeypatch.setattr(os, name, looking)
+
+    for name in ("fsync", "replace", "unlink"):
+        look(name)
+    monkeypatch.setattr(os, "link", os.link if links else no_links)
+    save_numbers(tmp_path, 3)
+    assert len(newest) >= 4
+    assert newest == sorted(newest)
+    assert newest[0] == (1 if rotten else 2)
+    assert numbered(last) == 3
+
+
+def is_sound(path: Path) -> bool:
+    """Whether a checkpoint can be loaded."""
+    try:
+        load_checkpoint(path)
+    except (CheckpointError, UsageError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_a_disk_that_refuses_any_step_costs_neither_state(
+    call: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last, previous = save_numbers(tmp_path, 1, 2)
+    calls = [0]
+    plain = getattr(os, call)
+
+    def failing(*arguments: Any, **keys: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == count:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return plain(*arguments, **keys)
+
+    monkeypatch.setattr(os, call, failing)
+    steps = {"fsync": 3, "replace": 2}[call]  # of the file and, twice, of the folder
+    if count <= steps:
+        with pytest.raises(OutputError, match="No space left"):
+            save_numbers(tmp_path, 3)
+    else:
+        save_numbers(tmp_path, 3)
+    assert numbered(last) in ((2, 3) if count <= steps else (3,))
+    assert numbered(previous) in (1, 2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(STATES)

@@ -49,7 +49,7 @@ def test_an_unreadable_image_stops_the_run_and_is_named(films: Path) -> None:
         load(films)
     message = str(caught.value)
     assert "1 of 40 images cannot be read" in message
-    assert "sick/film003.png  (not_an_image)" in message
+    assert "sick/film003.png  (not_an_image: this is no image" in message
     assert "data.unreadable=exclude" in message
 
 
@@ -59,7 +59,7 @@ def test_many_unreadable_images_are_counted_and_ten_are_named(films: Path) -> No
     with pytest.raises(DataError) as caught:
         load(films)
     message = str(caught.value)
-    assert message.count("(empty_file)") == 10
+    assert message.count("(empty_file: the file is empty)") == 10
     assert "... and 5 more" in message
 
 

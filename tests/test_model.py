@@ -150,7 +150,7 @@ def test_residual_is_added_only_between_equal_widths() -> None:
 def test_one_dropout_rate_serves_all_layers_and_a_list_one_each() -> None:
     def rates(dropout: float | tuple[float, ...]) -> list[float]:
         a = Architecture.from_keys("mlp", 4, (3, 3), "relu", dropout, "none", False, "kaiming")
-        return [layer.dropout.p for layer in layers(PerceptronStack(a))]
+        return [layer.dropout.rate for layer in layers(PerceptronStack(a))]
 
     assert rates(0.4) == [0.4, 0.4]
     assert rates((0.1, 0.5)) == [0.1, 0.5]
@@ -189,7 +189,8 @@ def test_an_architecture_survives_json() -> None:
 
 
 def test_the_summary_counts_what_a_hand_counts() -> None:
-    lines = summary(stack((512, 256), dropout=0.3, norm="layer", size_px=64)).splitlines()
+    model = stack((512, 256), dropout=0.3, norm="layer", size_px=64)
+    lines = summary(model, model.architecture).splitlines()
     first = 64 * 64 * 512 + 512 + 2 * 512
     second = 512 * 256 + 256 + 2 * 256
     last = 256 + 1
@@ -208,7 +209,8 @@ def test_the_summary_counts_what_a_hand_counts() -> None:
 
 
 def test_the_summary_names_residual_layers() -> None:
-    lines = summary(stack((5, 5), residual=True)).splitlines()
+    model = stack((5, 5), residual=True)
+    lines = summary(model, model.architecture).splitlines()
     assert "residual" not in lines[2]
     assert "residual" in lines[3]
 
@@ -230,7 +232,7 @@ def test_the_summary_fits_80_columns_and_loses_no_word(
     with torch.device("meta"), nothing_drawn as patch:  # shapes without the memory
         patch.setattr("xray_classifier.model.initialise", lambda *args: None)
         model = PerceptronStack(Architecture.from_keys(*keys))
-    text = summary(model)
+    text = summary(model, model.architecture)
     assert max(map(len, text.splitlines())) <= 80
     words = " ".join(text.replace(",", "").split())
     assert words.count(f" {activation} ") == len(hidden)

@@ -16,6 +16,7 @@ from xray_classifier.data.film import film_from_array
 from xray_classifier.data.neighbours import (
     DETAILED_PX,
     NEAR_DETAIL,
+    SURE_CORRELATION,
     Details,
     connected,
     near_pairs,
@@ -351,7 +352,11 @@ def _details(sides: Sequence[int], coefficients: NDArray[np.int8]) -> Details:
 def test_films_that_differ_in_detail_are_not_near_if_both_are_large() -> None:
     rng = np.random.default_rng(5)
     hashes = np.repeat(_random_hashes(1, rng), 4, axis=0)
-    thumbs = np.repeat(_random_thumbs(1, rng), 4, axis=0)
+    base = rng.integers(60, 196, (32, 32)).astype(np.uint8)
+    thumbs = np.stack([_noisy(base, 4.0, rng) for _ in range(4)])
+    close = np.corrcoef(thumbs.reshape(4, -1))
+    assert close.min() > NEAR_CORRELATION
+    assert close[0, 1:].max() < SURE_CORRELATION
     fine = rng.normal(0, 30, (2, 584)).clip(-127, 127).astype(np.int8)
     details = _details([DETAILED_PX, 500, DETAILED_PX, DETAILED_PX - 1], fine[[0, 0, 1, 1]])
     pairs = near_pairs(hashes, thumbs, details=details)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from xray_classifier import pseudonyms
-from xray_classifier.pseudonyms import key_id, key_path, pseudonym
+from xray_classifier.pseudonyms import key_id, key_is_kept, key_path, pseudonym
 
 
 @pytest.fixture
@@ -26,6 +26,7 @@ def test_a_pseudonym_is_the_hmac_of_the_id_under_the_users_key(home: Path) -> No
     found = pseudonym("Müller^Hans ")
     key = (home / "xray_classifier" / "patient.key").read_bytes()
     assert len(key) == 32
+    assert key_is_kept()
     truth = hmac.new(key, "Müller^Hans".encode(), hashlib.sha256).hexdigest()
     assert found == truth[:32]
     assert pseudonym("Müller^Hans") == found != pseudonym("Müller^Hana")
@@ -67,6 +68,7 @@ def test_without_a_place_for_the_key_ids_match_within_the_process(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
     assert pseudonym("a") == pseudonym("a") != pseudonym("b")
     assert not key_path().exists()
+    assert not key_is_kept()
 
 
 def test_processes_that_start_at_once_agree_on_one_key(home: Path) -> None:

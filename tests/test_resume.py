@@ -1,6 +1,9 @@
 """A run that was stopped goes on as if it had not been: equal to the last bit."""
 
 import json
+import os
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +15,30 @@ from builders import same_weights, stack, trainer, weights_of
 
 from xray_classifier.building import run_learning_rate
 from xray_classifier.callbacks import Callback, Checkpoints, EarlyStopping
-from xray_classifier.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from xray_classifier.checkpoint import (
+    FORMAT_VERSION,
+    Checkpoint,
+    NewerVersionError,
+    load_checkpoint,
+    save_checkpoint,
+)
 from xray_classifier.config import TrainConfig
-from xray_classifier.errors import CheckpointError, UsageError
+from xray_classifier.config_file import load_config
+from xray_classifier.data.loading import run_loading
+from xray_classifier.errors import CheckpointError, OutputError, UsageError
 from xray_classifier.history import Monitor, Run
-from xray_classifier.resume import load_for_resume, newest_unfinished, restore, training_state
+from xray_classifier.resume import (
+    INDEX_LEFTOVER_AGE_S,
+    load_for_resume,
+    newest_state,
+    newest_unfinished,
+    restore,
+    tidy_run,
+    training_state,
+)
+from xray_classifier.terminal import Terminal
 from xray_classifier.trainer import Trainer
+from xray_classifier.verify_resume import differing_tensors, end_tensors, train_part
 
 KINDS: dict[str, dict[str, Any]] = {
     "momentum": {
@@ -29,7 +50,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "schedule": {"name": "exponential", "factor": 0.7},
     },
     "plateau": {
-        "optimizer": {"name": "adam", "lr": 0.05},
+        "optimizer": {"name": "adam", "lr": 0.3},
         "schedule": {"name": "plateau", "patience": 1, "factor": 0.3},
     },
     "cosine": {
@@ -117,6 +138,58 @@ def test_many_stops_in_a_row_change_nothing(tmp_path: Path) -> None:
     whole.fit()
     assert_equal(last, whole)
     assert len(set(whole.run.history.column("lr"))) > 1  # the plateau did drop the rate
+
+
+SIXTY_STEPS = (
+    "data.phantoms.n_images=160",
+    "data.image.size=16",
+    "data.workers=1",
+    "model.hidden=[12]",
+    "train.batch_size=12",
+    "train.epochs=6",
+    "train.early_stopping.patience=100",
+    "train.schedule.warmup_epochs=1.5",
+    "train.checkpoint_every={steps: null, minutes: null}",
+    "train.device=cpu",
+    "train.threads=1",
+)
+RANDOM_KEYS: dict[str, tuple[str, ...]] = {
+    "dropout": ("model.dropout=0.4", "model.norm=batch"),
+    "everything": (
+        "model.dropout=0.4",
+        "train.ema=0.9",
+        "train.mixup=0.4",
+        "train.augment={rotate_degrees: 10, scale: 0.1, translate: 0.1, noise: 0.05, cutout: 0.2}",
+    ),
+}
+"""Keys by what they switch on: all that draws random numbers or carries a state of its own."""
+
+
+@pytest.mark.parametrize("what", RANDOM_KEYS)
+def test_resume_is_exact_for_every_step_of_sixty(what: str, tmp_path: Path) -> None:
+    """One run is stopped after each step; from each of these states another goes to the end."""
+    config = load_config("demo", [*SIXTY_STEPS, *RANDOM_KEYS[what]]).config
+    radiographs = run_loading(config.data, config.task, Terminal(quiet=True))
+    folders = [tmp_path / name for name in ("whole", "chain", "branch")]
+    whole, chain, branch = folders
+    for folder in (whole, chain):
+        (folder / "checkpoints").mkdir(parents=True)
+    run = train_part(config, radiographs, whole, resume=False, stop=None).run
+    assert run.step == 60
+    expected = end_tensors(whole)
+    for step in range(1, 60):
+        part = train_part(config, radiographs, chain, resume=step > 1, stop=step)
+        assert part.run.step == step
+        shutil.copytree(chain, branch)
+        other = train_part(config, radiographs, branch, resume=True, stop=None).run
+        assert differing_tensors(expected, end_tensors(branch)) == (), step
+        assert rows_of_run(other) == rows_of_run(run)
+        shutil.rmtree(branch)
+
+
+def rows_of_run(run: Run) -> list[dict[str, float]]:
+    """The history without the time it took."""
+    return [{k: v for k, v in row.items() if k != "elapsed_s"} for row in run.history.rows]
 
 
 def test_a_finished_run_can_be_extended(tmp_path: Path) -> None:
@@ -251,3 +324,142 @@ def test_a_run_without_a_state_cannot_be_resumed(tmp_path: Path) -> None:
     (folder / "config.yaml").write_text("data: {source: phantoms}\n")
     with pytest.raises(CheckpointError, match=r"last\.safetensors"):
         load_for_resume(folder, [])
+
+
+def saved_twice(run_dir: Path) -> tuple[Path, Path]:
+    """States of steps 5 and 10 in a run folder, as a run saves them."""
+    of = made("momentum", epochs=2)
+    (run_dir / "checkpoints").mkdir(parents=True)
+    nothing: Any = ({}, {})
+    of.callbacks = [
+        Checkpoints(
+            run_dir / "checkpoints", None, lambda: nothing, lambda: training_state(of), 5, None
+        )
+    ]
+    of.fit()
+    save_checkpoint(
+        run_dir / "checkpoints" / "previous.safetensors", *state_at(5)
+    )  # the end saves step 10 twice
+    last, previous = (run_dir / "checkpoints" / f"{n}.safetensors" for n in ("last", "previous"))
+    return last, previous
+
+
+def state_at(step: int) -> Any:
+    """The state of the same run after a step."""
+    flag = StopAt(step)
+    part = made("momentum", (flag,), epochs=2)
+    flag.trainer = part
+    part.fit()
+    return training_state(part)
+
+
+def step_of(state: Checkpoint) -> int:
+    return int(state.content["counters"]["step"])
+
+
+def test_the_last_state_is_taken_where_it_is_sound(tmp_path: Path) -> None:
+    saved_twice(tmp_path)
+    said: list[str] = []
+    assert step_of(newest_state(tmp_path, said.append)) == 10
+    assert said == []
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "missing"])
+def test_a_damaged_or_missing_state_falls_back_to_the_one_before_and_says_so(
+    damage: str, tmp_path: Path
+) -> None:
+    last, previous = saved_twice(tmp_path)
+    spoil(last, damage)
+    said: list[str] = []
+    state = newest_state(tmp_path, said.append)
+    assert step_of(state) == 5
+    assert len(said) == 1
+    assert "last.safetensors" in said[0]
+    assert "previous.safetensors of step 5, is taken instead" in said[0]
+    # the next save must not push the only sound state out
+    assert tidy_run(tmp_path, state) == []
+    assert not last.exists()
+    assert last.with_name("damaged.safetensors").exists() == (damage != "missing")
+    save_checkpoint(last, *state_at(6), previous)
+    assert [step_of(load_checkpoint(p)) for p in (last, previous)] == [6, 5]
+
+
+def spoil(path: Path, damage: str) -> None:
+    """Damage a file in one of four ways."""
+    raw = bytearray(path.read_bytes())
+    if damage == "missing":
+        path.unlink()
+        return
+    if damage == "flipped":
+        raw[-3] ^= 0x10
+    path.write_bytes({"flipped": raw, "cut": raw[:-1], "empty": b""}[damage])
+
+
+@pytest.mark.parametrize("damage", ["flipped", "missing"])
+def test_where_no_state_is_sound_both_are_named(damage: str, tmp_path: Path) -> None:
+    last, previous = saved_twice(tmp_path)
+    spoil(last, damage)
+    spoil(previous, "cut")
+    with pytest.raises(CheckpointError) as caught:
+        newest_state(tmp_path, print)
+    assert "last.safetensors" in str(caught.value)
+    assert "previous.safetensors" in str(caught.value)
+    assert caught.value.exit_code == 5
+    assert previous.exists()
+
+
+def test_a_state_of_a_newer_version_is_not_passed_over(tmp_path: Path) -> None:
+    last, _ = saved_twice(tmp_path)
+    tensors, content = state_at(10)
+    save_checkpoint(last, tensors, {**content, "format_version": FORMAT_VERSION + 1})
+    with pytest.raises(NewerVersionError):
+        newest_state(tmp_path, print)
+    assert last.exists()
+
+
+def test_a_damaged_state_that_cannot_be_set_aside_is_an_output_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last, _ = saved_twice(tmp_path)
+    spoil(last, "cut")
+
+    def refuse(self: Path, target: Path) -> Path:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    state = newest_state(tmp_path, lambda text: None)
+    with pytest.raises(OutputError, match=r"last\.safetensors: Permission denied"):
+        tidy_run(tmp_path, state)
+
+
+def test_a_run_whose_last_state_is_gone_is_still_found(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "20260101-000000_mlp", "interrupted")
+    (run / "checkpoints" / "last.safetensors").rename(run / "checkpoints" / "previous.safetensors")
+    assert newest_unfinished(tmp_path, "mlp") == run
+    assert resumed_epochs(run)("train.epochs=9") == 9
+
+
+def test_what_a_killed_process_left_unfinished_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "run", "running")
+    (run / "data").mkdir()
+    (run / "notes").mkdir()
+    old = [".summary.json.k3x_9ab1", "checkpoints/.last.safetensors.0123abcd"]
+    old += ["data/.manifest.csv.aaaaaaaa", "../.index.csv.zzzzzzzz"]
+    kept = [
+        "notes/.draft.txt.abcdefgh",
+        ".hidden",
+        ".nfs000000001",
+        "summary.json",
+        "a.json.abcdefgh",
+    ]
+    kept += ["../.index.csv.yyyyyyyy", "../.other.abcdefgh"]
+    for name in (*old, *kept):
+        (run / name).write_text("x")
+    an_hour_ago = time.time() - 2 * INDEX_LEFTOVER_AGE_S
+    os.utime(run / "../.index.csv.zzzzzzzz", (an_hour_ago, an_hour_ago))
+    state = Checkpoint({}, {}, run / "checkpoints" / "last.safetensors")
+    gone = tidy_run(run, state)
+    assert state.path.exists()
+    assert sorted(p.name for p in gone) == sorted(Path(name).name for name in old)
+    assert not [name for name in old if (run / name).exists()]
+    assert all((run / name).exists() for name in kept)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM raise a flag; a second Ctrl-C leaves at once."""
+"""Ctrl-C, SIGTERM and SIGUSR1 raise a flag; a second Ctrl-C leaves at once."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from xray_classifier.signals import stop_on_signals
+from xray_classifier.signals import STOP_SIGNALS, stop_on_signals
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows cannot send itself these signals")
 
@@ -15,7 +15,11 @@ def send(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_users_services_and_clusters_send_is_heard() -> None:
+    assert [number.name for number in STOP_SIGNALS] == ["SIGINT", "SIGTERM", "SIGUSR1"]
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_raises_the_flag_and_says_so(number: signal.Signals) -> None:
     said: list[str] = []
     with stop_on_signals(said.append) as request:
@@ -34,17 +38,20 @@ def test_a_second_ctrl_c_leaves_at_once() -> None:
             send(signal.SIGINT)
 
 
-def test_ctrl_c_after_sigterm_leaves_at_once_but_a_second_sigterm_waits() -> None:
+@pytest.mark.parametrize("number", STOP_SIGNALS[1:])
+def test_ctrl_c_after_another_signal_leaves_at_once_but_a_second_of_those_waits(
+    number: signal.Signals,
+) -> None:
     with stop_on_signals(lambda text: None) as request:
-        send(signal.SIGTERM)
-        send(signal.SIGTERM)
-        assert request.signal_name == "SIGTERM"
+        send(number)
+        send(number)
+        assert request.signal_name == number.name
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGINT)
 
 
 def test_the_handlers_of_before_come_back_also_after_an_error() -> None:
-    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(n) for n in STOP_SIGNALS]
 
     def fail() -> None:
         with stop_on_signals(lambda text: None):
@@ -53,17 +60,17 @@ def test_the_handlers_of_before_come_back_also_after_an_error() -> None:
 
     with pytest.raises(ValueError, match="inside"):
         fail()
-    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(n) for n in STOP_SIGNALS] == before
 
 
 def test_outside_the_main_thread_nothing_is_touched() -> None:
-    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(n) for n in STOP_SIGNALS]
     seen: list[object] = []
 
     def work() -> None:
         with stop_on_signals(lambda text: None) as request:
             seen.append(request.signal_name)
-            seen.extend(signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM))
+            seen.extend(signal.getsignal(n) for n in STOP_SIGNALS)
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -7,7 +7,9 @@ from pathlib import Path
 from xray_classifier.classifier import Classifier, load_classifier
 from xray_classifier.config_file import load_config
 from xray_classifier.evaluation import EvaluationResult, run_evaluation
+from xray_classifier.members import is_repeated
 from xray_classifier.prediction import PredictionResult, run_prediction
+from xray_classifier.repeated import run_repeated
 from xray_classifier.terminal import Terminal
 from xray_classifier.training import TrainingResult, run_training
 
@@ -33,7 +35,9 @@ def train(
     Raises:
         XrayError: As the verb would end with a message; `exit_code` says which kind.
     """
-    return run_training(load_config(str(config), overrides), Terminal(quiet=quiet), Path(out))
+    loaded = load_config(str(config), overrides)
+    recipe = run_repeated if is_repeated(loaded.config) else run_training
+    return recipe(loaded, Terminal(quiet=quiet), Path(out))
 
 
 def evaluate(

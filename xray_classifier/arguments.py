@@ -256,8 +256,9 @@ def _add_init(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
 def _add_check(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
     parser = _verb(
         found, verbs, "check",
-        "Look for leaks between splits, wrong labels, shortcuts and odd images. Ends with 3 if "
-        "there is a leak.",
+        "Look for leaks between splits, wrong labels, shortcuts and odd images. Keys such as "
+        "data.labels=... may follow DATA. Ends with 3 if there is a leak, with 4 if an image "
+        "cannot be read.",
         "  xray-classifier check chest_xray\n"
         "  xray-classifier check chest_xray --fix manifest.csv\n"
         "  xray-classifier check films.csv data.labels='{healthy: [0], sick: [1]}' --json\n",
@@ -270,7 +271,7 @@ def _add_check(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
     group.add_argument("-o", "--out", type=Path, metavar="DIR",
                        help="folder to write into (default: checks/<data>-<date>)")  # fmt: skip
     group.add_argument("--fix", type=Path, metavar="MANIFEST",
-                       help="write a CSV whose splits tear no patient or copies")  # fmt: skip
+                       help="write a CSV in which no patient or copy is in two splits")  # fmt: skip
     group.add_argument("--force", action="store_true", help="replace an existing MANIFEST")
     group.add_argument("-j", "--workers", type=_count,
                        help="decoding threads (default: one per core)")  # fmt: skip
@@ -312,7 +313,12 @@ def _add_cache(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
 
 
 def _add_doctor(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
-    _verb(
+    parser = _verb(
         found, verbs, "doctor", "Look at this installation: versions, devices, codecs, extras.",
-        "  xray-classifier doctor\n  xray-classifier doctor --json\n",
+        "  xray-classifier doctor\n  xray-classifier doctor --json\n"
+        "  xray-classifier doctor --verify-resume\n",
+    )  # fmt: skip
+    parser.add_argument(
+        "--verify-resume", action="store_true",
+        help="prove on this machine that a stopped run goes on exactly (about a minute)",
     )  # fmt: skip

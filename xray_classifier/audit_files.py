@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_classifier.data.audit import FEWEST_PATIENTS, Audit
-from xray_classifier.data.audit_words import audit_lines
+from xray_classifier.data.audit_words import audit_lines, unseen_words
 from xray_classifier.data.manifest import Manifest
 from xray_classifier.data.probes import SUBJECTS, ProbeResult, in_words
 from xray_classifier.data.quality import KINDS
@@ -95,11 +95,14 @@ def page_content(audit: Audit, manifest: Manifest, images: NDArray[np.uint8]) ->
     """
     films = _Films(audit, manifest, images)
     name = "the phantoms" if manifest.root is None else printable(manifest.root.name)
-    alarm = audit.leaks.across or bool(audit.contradictions or audit.loud_shortcuts)
+    alarm = audit.leaks.across or bool(
+        audit.contradictions or audit.near_contradictions or audit.loud_shortcuts
+    )
     return AuditContent(
         title=f"Audit of {name}",
         verdict=_verdict(audit, manifest),
         alarm=alarm,
+        unseen=tuple(unseen_words(audit, manifest)),
         leaks=_leak_galleries(audit, manifest, films),
         labels=_label_galleries(audit, manifest, films),
         probes=tuple(_probe_row(probe) for probe in audit.shortcuts),
@@ -160,33 +163,39 @@ class _Films:
 
 
 def _verdict(audit: Audit, manifest: Manifest) -> tuple[str, ...]:
+    """The worst first."""
     leaks = audit.leaks
+    exactly = {group.rows for group in leaks.exact}
+    n_near = sum(group.rows not in exactly for group in leaks.near)
     parts = (
-        (len(leaks.patients), "patient", "stands", "stand", "in more than one split"),
-        (len(leaks.exact), "picture", "stands", "stand", "in more than one split, pixel by pixel"),
-        (len(leaks.near_rows), "image", "has", "have", "a near or exact copy in another split"),
-    )
-    said = [
-        f"{n:,} {what}{'' if n == 1 else 's'} {one if n == 1 else many} {where}."
-        for n, what, one, many, where in parts
-        if n
-    ]
+        (len(leaks.patients), "patient stands", "patients stand", "in more than one split"),
+        (len(leaks.exact), "picture stands", "pictures stand", "in more than one split, pixel by "
+         "pixel"),
+        (n_near, "group of near copies stands", "groups of near copies stand", "in more than one "
+         "split"),
+    )  # fmt: skip
+    said = [f"{n:,} {one if n == 1 else many} {where}." for n, one, many, where in parts if n]
     if said:
         said.append(
             "A model trained on these splits is judged in part on what it has seen, and looks "
-            "better than it is. `xray-classifier check DATA --fix MANIFEST.csv` writes splits in "
-            "which patients and copies stand together."
+            "better than it is. The command xray-classifier check --fix writes splits in which "
+            "patients and copies stand together."
         )
-    elif any(manifest.splits):
+    said += [
+        f"{words[0].upper()}{words[1:]}, without a look at anatomy: a model may learn this instead "
+        "of the disease."
+        for words in map(in_words, audit.loud_shortcuts)
+    ]
+    if not leaks.across and any(manifest.splits):
         said.append("Nothing was found that stands in more than one split.")
-    else:
+    elif not any(manifest.splits):
         said.append(
             "The data bring no splits. Training makes them so that patients and copies of a "
             "picture stand together."
         )
-    said += [f"Shortcut: {in_words(probe)}." for probe in audit.loud_shortcuts]
-    if not manifest.patients_known:
-        said.append("Patients are unknown, so two films of one patient may stand in two splits.")
+    unseen = unseen_words(audit, manifest)
+    said += [f"Not looked at: {words}." for words in unseen]
+    said.append("Cropped, mirrored and inverted copies are not searched for.")
     return tuple(said)
 
 

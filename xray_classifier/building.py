@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from xray_classifier.config import Config, TrainConfig
+from xray_classifier.config import AugmentConfig, Config, TrainConfig
+from xray_classifier.data.augment import Augmentation
 from xray_classifier.data.dataset import (
     Standardize,
     load_split,
@@ -18,11 +19,13 @@ from xray_classifier.data.dataset import (
 )
 from xray_classifier.data.loading import Radiographs
 from xray_classifier.devices import number_format, torch_device
+from xray_classifier.distributed import Ranks, local_device
+from xray_classifier.ema import Ema
 from xray_classifier.errors import DataError, UsageError
 from xray_classifier.history import COLUMNS, History, Monitor, Run, direction, plateau_drops
 from xray_classifier.losses import BinaryCrossEntropy, SquaredError, balanced_pos_weight
 from xray_classifier.memory import Memory, remembered
-from xray_classifier.model import Architecture, PerceptronStack
+from xray_classifier.model import Architecture, Network, build_network
 from xray_classifier.operating_points import parse_threshold
 from xray_classifier.optimizers import lr_factor, make_optimizer
 from xray_classifier.saving import run_content
@@ -48,12 +51,26 @@ class Built:
     memory: Memory
 
 
-def run_building(config: Config, radiographs: Radiographs) -> Built:
-    """Network, optimizer and data on the device, and what the checkpoint will say about them."""
+def run_device(train: TrainConfig) -> torch.device:
+    """The device of this process."""
+    return local_device(torch_device(train.device))
+
+
+def run_building(config: Config, radiographs: Radiographs, ranks: Ranks | None = None) -> Built:
+    """Network, optimizer and data on the device, and what the checkpoint will say about them.
+
+    Args:
+        config: Of the run.
+        radiographs: Its images.
+        ranks: The processes that share each batch; None: this one is alone.
+    """
     train = config.train
+    ranks = ranks or Ranks()
     if train.threads is not None:
         torch.set_num_threads(train.threads)
-    device = torch_device(train.device)
+    device = run_device(train)
+    torch.backends.cuda.matmul.allow_tf32 = train.tf32
+    _refuse_batch_statistics(config, ranks)
     rows = {name: radiographs.rows(name) for name in ("train", "val")}
     _require_images(rows, radiographs.manifest.targets, config)
     mean, std = pixel_statistics(radiographs.images, rows["train"])
@@ -64,7 +81,7 @@ def run_building(config: Config, radiographs: Radiographs) -> Built:
         if len(chosen)
     }
     architecture = run_architecture(config)
-    model = PerceptronStack(architecture, config.seed).to(device)
+    model = _network(architecture, config.seed).to(device)
     n = len(rows["train"])
     batch_size = n if train.batch_size == "full" else min(train.batch_size, n)
     if config.model.norm == "batch" and batch_size == 1:
@@ -87,6 +104,12 @@ def run_building(config: Config, radiographs: Radiographs) -> Built:
         run=Run(History(COLUMNS[config.task]), train.epochs, steps_per_epoch(n, batch_size)),
         request=StopRequest(),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
+        ranks=ranks,
+        augmentation=run_augmentation(train),
+        mixup=train.mixup,
+        ema=None if train.ema is None else Ema(model, train.ema),
+        micro_batch=train.micro_batch,
+        forward=torch.compile(model) if train.torch_compile else None,
     )
     memory = training_memory(radiographs, rows["train"])
     content = run_content(
@@ -100,6 +123,36 @@ def run_building(config: Config, radiographs: Radiographs) -> Built:
         memory,
     )
     return Built(trainer, content, memory)
+
+
+def _network(architecture: Architecture, seed: int) -> Network:
+    try:
+        return build_network(architecture, seed)
+    except ValueError as error:
+        raise UsageError(f"model.mixer: {error}") from error
+
+
+def _refuse_batch_statistics(config: Config, ranks: Ranks) -> None:
+    """Batch norm looks at a whole batch, which parts of it or other processes do not have."""
+    if config.model.norm != "batch":
+        return
+    if ranks.size > 1:
+        raise UsageError(
+            f"model.norm: batch would take its statistics from each of the {ranks.size} processes "
+            "alone; use model.norm=layer, or one process"
+        )
+    if config.train.micro_batch is not None:
+        raise UsageError(
+            "model.norm: batch would take its statistics from parts of a batch; use "
+            "model.norm=layer, or leave train.micro_batch out"
+        )
+
+
+def run_augmentation(train: TrainConfig) -> Augmentation | None:
+    """Random changes of the training images; None where all are off."""
+    if train.augment == AugmentConfig():
+        return None
+    return Augmentation(**train.augment.model_dump())
 
 
 def training_memory(radiographs: Radiographs, rows: Rows) -> Memory:
@@ -121,6 +174,7 @@ def run_architecture(config: Config) -> Architecture:
         norm=stack.norm,
         residual=stack.residual,
         init=stack.init,
+        mixer=stack.mixer.model_dump(),
     )
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from xray_classifier.checkpoint import save_checkpoint
-from xray_classifier.files import csv_text, write_bytes, write_text
+from xray_classifier.checkpoint import STATES, save_checkpoint
+from xray_classifier.errors import NonFiniteError
+from xray_classifier.files import csv_text, read_bytes, write_bytes, write_text
 from xray_classifier.history import Monitor, Run
 from xray_classifier.terminal import HEARTBEAT_S, Terminal, seconds_in_words
 
@@ -78,7 +79,8 @@ class Checkpoints(Callback):
     """Save the best weights the moment the history says so, and the whole state now and then.
 
     Args:
-        folder: Where best.safetensors and last.safetensors go.
+        folder: Where best.safetensors, last.safetensors and, one save older,
+            previous.safetensors go.
         monitor: Decides what is best; None: the last weights are.
         best: Gives what prediction needs.
         state: Gives what resuming needs.
@@ -114,7 +116,7 @@ class Checkpoints(Callback):
     def on_epoch_end(self, run: Run) -> None:
         """Save the best weights if this epoch is the best; the state when it is due."""
         if self.monitor is not None and self.monitor.best(run.history) == run.epoch - 1:
-            save_checkpoint(self.folder / "best.safetensors", *self.best())
+            self._save(run, "best.safetensors", self.best)
         if self._saved_step == 0:  # from the first epoch on there is something to go on with
             self._save_state(run)
             return
@@ -128,12 +130,21 @@ class Checkpoints(Callback):
         self._save_state(run)
         whole = run.epoch > 0 and run.batch == 0  # else the validation outputs are older
         if whole and (self.monitor is None or self.monitor.best(run.history) is None):
-            save_checkpoint(self.folder / "best.safetensors", *self.best())
+            self._save(run, "best.safetensors", self.best)
 
     def _save_state(self, run: Run) -> None:
-        save_checkpoint(self.folder / "last.safetensors", *self.state())
+        last, previous = STATES
+        self._save(run, last, self.state, self.folder / previous)
         self._saved_step = run.step
         self._saved_s = time.monotonic()
+
+    def _save(
+        self, run: Run, name: str, content: Callable[[], Saved], keep: Path | None = None
+    ) -> None:
+        try:
+            save_checkpoint(self.folder / name, *content(), keep)
+        except NonFiniteError as error:
+            raise NonFiniteError(f"after epoch {run.epoch}, step {run.step}: {error}") from error
 
 
 class TestCurve(Callback):
@@ -164,7 +175,7 @@ class TestCurve(Callback):
 
 def read_test_curve(path: Path) -> list[tuple[int, int, float]]:
     """Records of history_test.csv: epoch, step and test loss."""
-    lines = path.read_text(encoding="utf-8").splitlines()[1:]
+    lines = read_bytes(path).decode().splitlines()[1:]
     cells = (line.split(",") for line in lines if line)
     return [(int(epoch), int(step), float(loss)) for epoch, step, loss in cells]
 

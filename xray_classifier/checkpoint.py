@@ -7,10 +7,14 @@ anything is parsed further. Nothing in the file is code.
 Source: the safetensors format: 8 bytes little-endian header length, JSON header, raw tensors.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +25,28 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from xray_classifier.errors import CheckpointError, NonFiniteError, UsageError
-from xray_classifier.files import printable, to_json, write_bytes
+from xray_classifier.errors import CheckpointError, NonFiniteError, OutputError, UsageError
+from xray_classifier.files import (
+    atomic_file,
+    printable,
+    sync_folder,
+    to_json,
+    write_bytes,
+    write_refusal,
+)
 
 FORMAT = "xray_classifier"
 FORMAT_VERSION = 1
+STATES = ("last.safetensors", "previous.safetensors")
+"""What a run can be resumed from, the newest first."""
+
 MAX_HEADER_BYTES = 64 * 2**20
 _ZERO_DIGEST = b"0" * 64
 _DIGEST_KEY = b'"sha256":"'
+
+
+class NewerVersionError(CheckpointError):
+    """A sound model file of a format version that this program does not know."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +77,19 @@ class Checkpoint:
         return self.content[key]
 
 
-def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    content: Mapping[str, Any],
+    keep: Path | None = None,
+) -> None:
     """Write a checkpoint durably; the old file stays until the new one is complete.
 
     Args:
         path: Final name; its folder exists.
         tensors: By name; moved to the CPU.
         content: JSON values.
+        keep: Name in the same folder under which the replaced file lives on; None: it is gone.
 
     Raises:
         NonFiniteError: A weight is NaN or infinite; nothing is written.
@@ -77,7 +101,40 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], content: Mapping[
                 f"{name} holds NaN or infinite values, so no checkpoint was written; "
                 "train with a lower train.optimizer.lr or set train.grad_clip"
             )
-    write_bytes(path, encode(tensors, content))
+    raw = encode(tensors, content)
+    if keep is None or not path.exists():
+        write_bytes(path, raw)
+        return
+    with _living_on(path, keep):
+        write_bytes(path, raw)
+
+
+@contextmanager
+def _living_on(path: Path, keep: Path) -> Iterator[None]:
+    """Give the file at `path` the name `keep` once the block has replaced it.
+
+    Until then a hidden second name holds it, and what stands at `keep` is not touched: if `path`
+    has rotted since it was written, that file is the newest sound one. Without an error, both names
+    are durable at the end.
+    """
+    second = keep.with_name(f".{keep.name}.{secrets.token_hex(4)}")
+    try:
+        os.link(path, second)
+    except OSError:  # a file system without hard links
+        with atomic_file(keep) as file:
+            with path.open("rb") as old:
+                shutil.copyfileobj(old, file)
+            yield
+        return
+    try:
+        yield
+        os.replace(second, keep)  # noqa: PTH105
+        sync_folder(keep.parent)
+    except OSError as error:
+        raise OutputError(write_refusal(keep, error)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            second.unlink()
 
 
 def encode(tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> bytes:
@@ -144,7 +201,7 @@ def _verified_content(raw: bytes, path: Path) -> dict[str, Any]:
     if content.get("format") != FORMAT or not isinstance(version, int):
         raise CheckpointError(foreign)
     if version > FORMAT_VERSION:
-        raise CheckpointError(
+        raise NewerVersionError(
             f"{name} has format version {version}; this program knows versions up to "
             f"{FORMAT_VERSION}. Install a newer xray_classifier"
         )

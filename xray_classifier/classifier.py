@@ -1,4 +1,7 @@
-"""A trained model with all that its answers need: preprocessing, calibration, threshold, names."""
+"""A trained model with all that its answers need: preprocessing, calibration, threshold, names.
+
+A checkpoint holds one network or, as an ensemble, several; both answer alike.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +19,13 @@ from xray_classifier.data.decode import film_from_array, prepare, read_film
 from xray_classifier.data.signature import Prepared, Signatures, prepared
 from xray_classifier.data.splits import CLASS_NAMES
 from xray_classifier.devices import torch_device
+from xray_classifier.ensemble import Ensemble, Member, member_weights
 from xray_classifier.errors import CheckpointError, DecodeError, UsageError
 from xray_classifier.files import printable
 from xray_classifier.inference import predict_logits
 from xray_classifier.memory import Memory, recalled, split_tensors
 from xray_classifier.metrics import decide, sigmoid
-from xray_classifier.model import Architecture, PerceptronStack
+from xray_classifier.model import Architecture, build_network
 from xray_classifier.operating_points import OperatingCurve, parse_threshold, solve
 
 Image = str | Path | NDArray[Any]
@@ -31,7 +35,6 @@ TASKS = ("classify", "regress")
 PARTS = {
     "task": str,
     "architecture": dict,
-    "pixels": dict,
     "calibration": dict,
     "threshold": dict,
     "image": dict,
@@ -43,6 +46,8 @@ PARTS = {
 REJECTED = (
     "multi_image",
     "unsupported_mode",
+    "unsupported_syntax",
+    "colour_dicom",
     "unsupported_dicom",
     "no_pixels",
     "ambiguous_range",
@@ -73,8 +78,9 @@ class Classifier:
     """A model read from a checkpoint.
 
     Attributes:
-        model: Standardised images to outputs, on `device`.
-        standardize: uint8 images to standardised ones.
+        model: What `standardize` gives to outputs (B,), on `device`.
+        standardize: uint8 images to standardised ones; an ensemble takes them as they are, for each
+            of its members standardises in its own way.
         calibration: Logits to probabilities.
         threshold: Smallest p_sick that is called sick.
         threshold_policy: How it was chosen, in the words of `--threshold`.
@@ -83,8 +89,8 @@ class Classifier:
         path: The checkpoint.
     """
 
-    model: PerceptronStack
-    standardize: Standardize
+    model: nn.Module
+    standardize: nn.Module
     calibration: Calibration
     threshold: float
     threshold_policy: str
@@ -103,10 +109,17 @@ class Classifier:
         return int(self.content["image"]["size"])
 
     @property
+    def folds(self) -> int | None:
+        """Folds of the cross-validation whose models this ensemble joins; None for any other."""
+        found = (self.content.get("ensemble") or {}).get("folds")
+        return None if found is None else int(found)
+
+    @property
     def module(self) -> nn.Module:
         """A network from prepared images (B, 1, S, S), grey levels 0..255, to logits (B,).
 
-        Standardising is inside; `prepare` makes such an image from a file or an array.
+        Standardising is inside, and so is the mean over the members of an ensemble; `prepare` makes
+        such an image from a file or an array.
         """
         return nn.Sequential(self.standardize, self.model).eval()
 
@@ -274,12 +287,8 @@ def assemble(checkpoint: Checkpoint, device: str, threshold: str | float) -> Cla
     _require_parts(checkpoint)
     try:
         architecture = Architecture.from_dict(checkpoint.require("architecture"))
-        model = PerceptronStack(architecture)
-        weights, _ = split_tensors(checkpoint.tensors)
-        model.load_state_dict(weights)
+        standardize, model = _network(checkpoint, architecture)
         memory = recalled(checkpoint.tensors, checkpoint.content)
-        pixels = checkpoint.require("pixels")
-        standardize = Standardize(float(pixels["mean"]), float(pixels["std"]))
         calibration = Calibration.from_dict(checkpoint.require("calibration"))
         _try_image_settings(checkpoint.require("image"), architecture.size_px)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -297,6 +306,30 @@ def assemble(checkpoint: Checkpoint, device: str, threshold: str | float) -> Cla
         content=checkpoint.content,
         path=checkpoint.path,
     )
+
+
+def _network(checkpoint: Checkpoint, architecture: Architecture) -> tuple[nn.Module, nn.Module]:
+    """Standardisation and network of a checkpoint: those of one model, or of an ensemble."""
+    weights, _ = split_tensors(checkpoint.tensors)
+    ensemble = checkpoint.content.get("ensemble")
+    if ensemble is None:
+        return _model(architecture, weights, checkpoint.require("pixels"))
+    parts = ensemble["members"]
+    members = []
+    for part, own in zip(parts, member_weights(weights, len(parts)), strict=True):
+        standardize, model = _model(architecture, own, part["pixels"])
+        target = part["target"]
+        members.append(Member(standardize, model, float(target["mean"]), float(target["std"])))
+    return nn.Identity(), Ensemble(members)
+
+
+def _model(
+    architecture: Architecture, weights: Mapping[str, Tensor], pixels: Mapping[str, Any]
+) -> tuple[nn.Module, nn.Module]:
+    """Standardisation and network of one model."""
+    model = build_network(architecture)
+    model.load_state_dict(weights)
+    return Standardize(float(pixels["mean"]), float(pixels["std"])), model
 
 
 def _require_parts(checkpoint: Checkpoint) -> None:
@@ -343,4 +376,4 @@ def _threshold(checkpoint: Checkpoint, asked: str | float) -> tuple[float, str]:
 def run_of(path: Path) -> Path | None:
     """The run folder that a checkpoint belongs to, or None where it stands alone."""
     run = path.absolute().parent.parent
-    return run if (run / "history.csv").is_file() else None
+    return run if (run / "history.csv").is_file() or (run / "members").is_dir() else None

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xray_classifier.arguments import parse
-from xray_classifier.errors import UsageError, XrayError
+from xray_classifier.errors import OutputError, UsageError, XrayError
 from xray_classifier.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -51,7 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         _tell(error.exit_code, str(error), as_json, terminal)
         return error.exit_code
     except KeyboardInterrupt:
-        _tell(INTERRUPTED, "interrupted", as_json, terminal)
+        _tell(
+            INTERRUPTED,
+            "interrupted; nothing half-done is left, and images decoded so far are kept: run the "
+            "same command again",
+            as_json,
+            terminal,
+        )
         return INTERRUPTED
     except BrokenPipeError:  # whoever read our output has left
         with contextlib.suppress(OSError):
@@ -70,18 +76,19 @@ def _stdout_is_data(arguments: argparse.Namespace) -> bool:
 
 
 def _tell(exit_code: int, message: str, as_json: bool, terminal: Terminal | None) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0")
+    print(f"error: {message}" if rank == "0" else f"rank {rank}: {message}", file=sys.stderr)
     if as_json:
         print(json.dumps({"error": {"exit_code": exit_code, "message": message}}))
     if terminal is not None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OutputError):
             terminal.keep(f"error: {message}")
 
 
 def _keep_traceback(terminal: Terminal | None) -> str:
     text = traceback.format_exc()
     if terminal is not None and terminal.log is not None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OutputError):
             terminal.keep(text)
             return str(terminal.log)
     with tempfile.NamedTemporaryFile(
@@ -104,17 +111,22 @@ def _flag_overrides(arguments: argparse.Namespace, keys: dict[str, str]) -> list
 
 
 def _train(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from xray_classifier.members import is_repeated, member_config, members_of
+    from xray_classifier.repeated import run_repeated
     from xray_classifier.training import run_dry, run_training
 
     keys = {"limit": "data.limit", "seed": "seed", "device": "train.device",
             "workers": "data.workers", "name": "name"}  # fmt: skip
     overrides = _flag_overrides(arguments, keys)
     resume, loaded = _what_to_train(arguments, overrides, terminal)
+    repeated = is_repeated(loaded.config)
     if arguments.dry_run:
-        result = run_dry(loaded, terminal)
+        one = member_config(loaded, members_of(loaded.config)[0]) if repeated else loaded
+        result = run_dry(one, terminal)
     else:
-        result = asdict(run_training(loaded, terminal, arguments.out, resume))
-    if arguments.json:
+        recipe = run_repeated if repeated else run_training
+        result = asdict(recipe(loaded, terminal, arguments.out, resume))
+    if arguments.json and result.get("run_dir") != "":  # of several processes the first answers
         _print_json(result)
     return 0
 
@@ -124,6 +136,7 @@ def _what_to_train(
 ) -> tuple[Path | None, "LoadedConfig"]:
     """The run to go on with, if any, and its config or that of a new run."""
     from xray_classifier.config_file import load_config
+    from xray_classifier.members import holds_members, keeps_members_alike, load_repeated
     from xray_classifier.resume import (
         differing_keys,
         load_for_resume,
@@ -136,7 +149,8 @@ def _what_to_train(
         if arguments.config is not None:
             raise UsageError("-c and --resume RUN exclude each other: a run keeps its own config")
         run = Path(asked).resolve()
-        return run, load_for_resume(run, overrides)
+        load = load_repeated if holds_members(run) else load_for_resume
+        return run, load(run, overrides)
     if arguments.config is None:
         raise UsageError("train needs -c CONFIG, or --resume RUN; try `train -c demo`")
     loaded = load_config(arguments.config, overrides)
@@ -146,7 +160,11 @@ def _what_to_train(
             terminal.say(f"no unfinished run of {loaded.name} in {arguments.out}: a new one begins")
         return None, loaded
     terminal.say(f"going on with {found}")
-    resumed = load_for_resume(found, [text for text in overrides if may_change(text)])
+    several = holds_members(found)
+    load, allowed = (
+        (load_repeated, keeps_members_alike) if several else (load_for_resume, may_change)
+    )
+    resumed = load(found, [text for text in overrides if allowed(text)])
     for key in sorted(differing_keys(loaded.config, resumed.config)):
         terminal.warn(f"{key} stays as the run began; start a new run to change it")
     return found, resumed
@@ -286,7 +304,7 @@ def _cache(arguments: argparse.Namespace, terminal: Terminal) -> int:
 def _doctor(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from xray_classifier.doctor import run_doctor
 
-    return run_doctor(as_json=arguments.json)
+    return run_doctor(as_json=arguments.json, verify_resume=arguments.verify_resume)
 
 
 RECIPES = {

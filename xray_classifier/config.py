@@ -15,6 +15,7 @@ from xray_classifier.operating_points import parse_threshold
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
+UpToOne = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
@@ -88,6 +89,18 @@ class SplitConfig(Section):
     """Fraction of the training patients to carve out for test; null: none is carved."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the split. Apart from `seed`, so that repeated runs share one split."""
+    fold: Annotated[tuple[Count, ...], Field(strict=False, min_length=2, max_length=2)] | None = (
+        None
+    )
+    """One round of cross-validation: [2, 5] pools train and validation and lets fold 2 of 5
+    validate; null: the split as above. `train.folds` sets it for each of its models."""
+
+    @field_validator("fold")
+    @classmethod
+    def _is_a_fold(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if value is not None and (value[1] < 2 or value[0] > value[1]):
+            raise ValueError(f"must be [number, of] such as [2, 5], got {list(value)}")
+        return value
 
     @model_validator(mode="after")
     def _something_left(self) -> Self:
@@ -191,11 +204,27 @@ class DataConfig(Section):
 Activation = Literal["relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid", "elu", "selu"]
 
 
+class MixerConfig(Section):
+    """Shape of the mixer: perceptrons over patches, then over channels, block after block."""
+
+    patch_px: Count = 8
+    """Side of a patch in pixels; the image size must be a multiple of it."""
+    channels: Count = 128
+    """Numbers that describe a patch."""
+    blocks: Annotated[int, Field(gt=0, le=64)] = 4
+    """Pairs of one mixing over patches and one over channels."""
+    token_units: Count = 64
+    """Hidden perceptrons that mix patches, channel by channel."""
+    channel_units: Count = 256
+    """Hidden perceptrons that mix channels, patch by patch."""
+
+
 class ModelConfig(Section):
     """The stack of perceptrons."""
 
-    type: Literal["perceptron", "mlp"] = "mlp"
-    """`perceptron`: one linear unit, the floor that others must beat. `mlp`: a stack of layers."""
+    type: Literal["perceptron", "mlp", "mixer"] = "mlp"
+    """`perceptron`: one linear unit, the floor that others must beat. `mlp`: a stack of layers.
+    `mixer`: perceptrons over patches and channels, for larger images."""
     hidden: Annotated[tuple[Count, ...], Field(strict=False, min_length=1, max_length=32)] = (
         512,
         256,
@@ -211,19 +240,27 @@ class ModelConfig(Section):
     """Add a layer's input to its output wherever both have the same width."""
     init: Literal["kaiming", "xavier", "normal"] = "kaiming"
     """How the weights start: normal with variance 2/fan_in, 2/(fan_in+fan_out), or 0.01 squared."""
+    mixer: MixerConfig = MixerConfig()
+    """Only for type mixer."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if isinstance(self.dropout, tuple) and len(self.dropout) != len(self.hidden):
+        mlp = self.type == "mlp"
+        if mlp and isinstance(self.dropout, tuple) and len(self.dropout) != len(self.hidden):
             raise ValueError(
                 f"dropout lists {len(self.dropout)} rates for {len(self.hidden)} hidden layers"
             )
-        if self.type == "perceptron":
-            fields = type(self).model_fields
-            stack_keys = ("hidden", "activation", "dropout", "norm", "residual")
-            odd = [key for key in stack_keys if getattr(self, key) != fields[key].default]
-            if odd:
-                raise ValueError(f"{', '.join(odd)}: only for type mlp; a perceptron is one unit")
+        others = {
+            "perceptron": ("hidden", "activation", "dropout", "norm", "residual", "mixer"),
+            "mlp": ("mixer",),
+            "mixer": ("hidden", "norm", "residual"),
+        }[self.type]
+        fields = type(self).model_fields
+        odd = [key for key in others if getattr(self, key) != fields[key].default]
+        if odd:
+            raise ValueError(f"{', '.join(odd)}: not for type {self.type}")
+        if self.type == "mixer" and isinstance(self.dropout, tuple):
+            raise ValueError("dropout: one rate for type mixer")
         return self
 
 
@@ -321,6 +358,38 @@ class CheckpointEveryConfig(Section):
     """Save at the first step after this many minutes; null: not by time."""
 
 
+class AugmentConfig(Section):
+    """Random changes of the training images, anew in each epoch; 0 switches one off.
+
+    Each image's change is a function of (seed, epoch, image), whatever batch it stands in.
+    """
+
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Rotation by up to this many degrees either way; 10 is usual."""
+    scale: UpToOne = 0.0
+    """Zoom by a factor of up to e to this power, either way; 0.1 is usual."""
+    aspect: UpToOne = 0.0
+    """Stretch of one axis against the other by a factor of up to e to this power."""
+    shear_degrees: Annotated[float, Field(ge=0, lt=45)] = 0.0
+    """Shear by up to this many degrees either way."""
+    translate: Rate = 0.0
+    """Shift along each axis by up to this fraction of the side; 0.05 is usual."""
+    gamma: UpToOne = 0.0
+    """Exponent of the grey levels, up to e to this power either way."""
+    contrast: UpToOne = 0.0
+    """Contrast about the image's mean, a factor of up to e to this power either way."""
+    brightness: Rate = 0.0
+    """Shift of all grey levels by up to this fraction of white."""
+    noise: Rate = 0.0
+    """Standard deviation of added noise, up to this fraction of white."""
+    blur: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Standard deviation of a Gaussian blur, up to this many pixels."""
+    cutout: Rate = 0.0
+    """Side of a square hole, as a fraction of the image's side."""
+    flip: bool = False
+    """Mirror left and right half of the time. Off: the heart has a side."""
+
+
 DEVICE = "auto|cpu|mps|cuda(:[0-9]+)?"
 
 
@@ -341,19 +410,41 @@ class TrainConfig(Section):
     """Weight of a sick image in the loss; auto: healthy count / sick count; null: 1."""
     label_smoothing: Rate = 0.0
     """Move the targets 0 and 1 towards one half by half of this."""
+    augment: AugmentConfig = AugmentConfig()
+    """Random changes of the training images; none unless asked for."""
+    mixup: Positive | None = None
+    """Blend each training image, and its target, with another one of the batch; the share is drawn
+    from a Beta(a, a) distribution with this a (0.2 is usual); null: no blending."""
+    ema: Rate | None = None
+    """Evaluate and keep a running mean of the weights instead of the weights of the last step; this
+    is the share that stays at each step (0.995 is usual); null: no mean."""
     grad_clip: Positive | None = None
     """Largest Euclidean norm of the gradient; null: no limit."""
     test_curve: Literal["sealed", "live", "off"] = "sealed"
     """The test loss of each epoch: kept out of sight until `evaluate --split test` (sealed), drawn
     at once for teaching (live), or not computed (off). Nothing can select on it."""
+    folds: Annotated[int, Field(ge=2, le=100)] | None = None
+    """Cross-validation: share the training and validation patients out into this many folds, train
+    a model for each, judge it on its own fold, and keep the ensemble; null: one split."""
+    seeds: Annotated[int, Field(ge=1, le=100)] = 1
+    """Train this many models, from seed upwards, report mean and spread, and keep the ensemble."""
     checkpoint_every: CheckpointEveryConfig = CheckpointEveryConfig()
     """How often `last.safetensors` is saved between the first and the last step."""
     device: Annotated[str, Field(json_schema_extra={"pattern": f"^({DEVICE})$"})] = "auto"
     """auto takes CUDA, else MPS, else the CPU."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Number format of the matrix products; auto: bf16 on a CUDA device that has it, else fp32."""
+    tf32: bool = False
+    """Let CUDA round the factors of fp32 products to 10 bits of mantissa, which is faster."""
+    torch_compile: bool = False
+    """Compile the network with torch.compile: slow to start, and faster after that on a GPU."""
+    micro_batch: Count | None = None
+    """Images that go through the network at once; the gradients of a batch are added up over its
+    parts. Halved by itself when memory runs out; null: the whole batch."""
     threads: Count | None = None
     """CPU threads; null: PyTorch's default. Another number gives slightly different weights."""
+    timeout_minutes: Positive = 10.0
+    """With several processes: how long one waits for the others before the job ends."""
 
     @field_validator("device")
     @classmethod

@@ -23,6 +23,9 @@ Importer = Callable[[str], ModuleType]
 BROKEN_INSTALLATION = 2
 """Exit code of `doctor` where training or prediction cannot work; 0 where they can."""
 
+RESUME_DIFFERS = 1
+"""Exit code of `doctor --verify-resume` where a resumed run is not the unbroken one: a bug."""
+
 MODULES = {
     "torch": "torch",
     "torchvision": "torchvision",
@@ -63,19 +66,31 @@ IMPORT_FAILURES = (
 )
 
 
-def run_doctor(as_json: bool = False, say: Callable[[str], object] = print) -> int:
+def run_doctor(
+    as_json: bool = False, say: Callable[[str], object] = print, verify_resume: bool = False
+) -> int:
     """Look at this installation and report on it.
 
     Args:
         as_json: One JSON object, for a bug report, instead of text.
         say: What takes the report.
+        verify_resume: Also train a tiny run straight and with stops, and compare the two; left out
+            where the installation is broken.
 
     Returns:
-        The exit code: 0 if all is well, 2 if the installation is broken.
+        The exit code: 0 if all is well, 2 if the installation is broken, 1 if a resumed run does
+        not end like an unbroken one.
     """
     diagnosis = diagnose()
+    broken = bool(diagnosis["problems"])
+    if verify_resume and not broken:
+        from xray_classifier import verify_resume as proving
+
+        diagnosis["resume"] = proving.as_json(proving.verify_resume())
     say(json.dumps(diagnosis, indent=2) if as_json else render(diagnosis))
-    return BROKEN_INSTALLATION if diagnosis["problems"] else 0
+    if broken:
+        return BROKEN_INSTALLATION
+    return 0 if diagnosis.get("resume", {"holds": True})["holds"] else RESUME_DIFFERS
 
 
 def diagnose(importer: Importer = importlib.import_module) -> dict[str, Any]:
@@ -88,7 +103,8 @@ def diagnose(importer: Importer = importlib.import_module) -> dict[str, Any]:
         `package`, `python`, `platform`, `cpu_count`, `libraries` (name to `version`, `error`),
         `torch` (`threads`, `cuda_build`, `devices`), `pillow` (codec to bool), `extras` (name to
         `installed`, `install`), `cache` (`folder`, `writable`, `free_bytes`), `problems` (each
-        `what`, `fix`) and `notes` (texts). What cannot be known is None.
+        `what`, `fix`) and `notes` (texts). What cannot be known is None. `run_doctor` may add
+        `resume`, see `verify_resume.as_json`.
     """
     from xray_classifier import __version__
 

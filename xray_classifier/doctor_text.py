@@ -13,7 +13,7 @@ def render(diagnosis: dict[str, Any]) -> str:
     """The report as text for a terminal, problems last.
 
     Args:
-        diagnosis: What `doctor.diagnose` returned.
+        diagnosis: What `doctor.diagnose` returned, with `resume` where that was verified.
 
     Returns:
         Lines without a final newline.
@@ -30,6 +30,8 @@ def render(diagnosis: dict[str, Any]) -> str:
         ["Extras", *(_extra_line(*item) for item in diagnosis["extras"].items())],
         ["Cache", _cache_line(diagnosis["cache"])],
     ]
+    if "resume" in diagnosis:
+        blocks.append(["Resume", *_resume_lines(diagnosis["resume"])])
     if diagnosis["notes"]:
         blocks.append(["Notes", *(f"  {note}" for note in diagnosis["notes"])])
     blocks.append(_problem_lines(diagnosis["problems"]))
@@ -69,6 +71,30 @@ def _cache_line(cache: dict[str, Any]) -> str:
     if not cache["writable"]:
         return f"  {cache['folder']} (cannot be written)"
     return f"  {cache['folder']} ({cache['free_bytes'] / 1e9:.1f} GB free)"
+
+
+def _resume_lines(proof: dict[str, Any]) -> list[str]:
+    lines = [
+        f"  a run of {proof['steps']} steps on {proof['device']} with {proof['threads']} threads, "
+        f"in {proof['elapsed_s']:.0f} s",
+        f"  {'not stopped':<26} SHA-256 of all tensors {proof['sha256'][:16]}",
+    ]
+    for comparison in proof["comparisons"]:
+        stops, differing = comparison["stops"], comparison["differing"]
+        when = (
+            f"stopped after step {stops[0]}" if len(stops) == 1 else f"stopped {len(stops)} times"
+        )
+        said = "equal" if not differing else f"{len(differing)} tensors DIFFER: {differing[0]}"
+        lines.append(f"  {when:<26} {comparison['sha256'][:16]}  {said}")
+    if not proof["holds"]:
+        lines += textwrap.wrap(
+            "A resumed run does not end like an unbroken one on this machine. Please report this "
+            "with the output of `xray-classifier doctor --verify-resume --json`.",
+            width=WIDTH,
+            initial_indent="  ",
+            subsequent_indent="  ",
+        )
+    return lines
 
 
 def _problem_lines(problems: list[dict[str, str]]) -> list[str]:

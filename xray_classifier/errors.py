@@ -9,6 +9,8 @@ XrayError
 ├── CheckpointError       5   a model file that is damaged, foreign or incomplete
 ├── OutputError           6   a result that cannot or must not be written
 ├── NonFiniteError        7   a loss, weight or score that is NaN or infinite
+├── MemoryRunOutError     8   not even a single image fits into memory
+├── PeerLostError        75   another process of the job is gone; the run can be resumed
 └── InterruptedRun      130   Ctrl-C; the state was saved
     └── TerminatedRun    75   SIGTERM; the state was saved
 """
@@ -72,6 +74,18 @@ class NonFiniteError(XrayError):
     """A loss, weight or score became NaN or infinite."""
 
     exit_code = 7
+
+
+class MemoryRunOutError(XrayError):
+    """Memory ran out, and smaller parts did not help."""
+
+    exit_code = 8
+
+
+class PeerLostError(XrayError):
+    """Another process of the job ended or does not answer."""
+
+    exit_code = 75
 
 
 class InterruptedRun(XrayError):

@@ -48,8 +48,8 @@ MAY_OVERRIDE = (
 class EvaluationResult:
     """What an evaluation comes to; `--json` prints it.
 
-    `metrics` is as in metrics.json, `out` the folder with everything written, `n_unreadable` the
-    images of the split that could not be scored.
+    `metrics` and `in_training` are as in metrics.json, `out` the folder with everything written,
+    `n_unreadable` the images of the split that could not be scored.
     """
 
     out: str
@@ -58,6 +58,7 @@ class EvaluationResult:
     n_unreadable: int
     threshold: float | None
     metrics: Mapping[str, Any]
+    in_training: Mapping[str, Any] | None
 
 
 def run_evaluation(
@@ -102,7 +103,7 @@ def run_evaluation(
         classifier, radiographs, chosen, own=data is None, seed=int(classifier.content["seed"])
     )
     folder = out or _default_folder(classifier, config)
-    if (folder / "history.csv").exists():
+    if (folder / "history.csv").exists() or (folder / "members").exists():
         raise OutputError(f"{printable(folder)} is a run folder; name another with -o")
     make_folder(folder)
     curves = _run_curves(classifier, with_test=chosen == "test" and data is None)
@@ -118,6 +119,7 @@ def run_evaluation(
         n_unreadable=content["n_unreadable"],
         threshold=content["threshold"],
         metrics=content["metrics"],
+        in_training=content["in_training"],
     )
 
 
@@ -212,7 +214,7 @@ def _default_folder(classifier: Classifier, config: DataConfig) -> Path:
 def _run_curves(classifier: Classifier, with_test: bool) -> bytes | None:
     """The loss curves of the run that a checkpoint stands in; the test curve is unsealed here."""
     run = run_of(classifier.path)
-    if run is None:
+    if run is None or not (run / "history.csv").is_file():  # an ensemble has no curve of its own
         return None
     try:
         history = History.from_csv((run / "history.csv").read_text(encoding="utf-8"))

@@ -36,7 +36,10 @@ def run_export(
         raise OutputError(f"{printable(out)} exists; name another file or add --force")
     checkpoint = load_checkpoint(find_checkpoint(path))
     weights, memory = split_tensors(checkpoint.tensors)
+    if not memory:
+        terminal.say("note: this model remembers no training images already")
     content = {k: v for k, v in checkpoint.content.items() if k not in WRITTEN_ANEW}
+    content["data"] = _without_places(content["data"])
     removed = {name: len(tensor) for name, tensor in memory.items()}
     save_checkpoint(out, weights, content | {"memory": None})
     n_images = removed.get("memory.images", 0)
@@ -47,3 +50,10 @@ def run_export(
     )
     terminal.say(f"Next: {command('predict', out, 'FOLDER', '-o', 'predictions.csv')}")
     return {"checkpoint": str(out), "images_removed": n_images, "patients_removed": n_patients}
+
+
+def _without_places(data: dict[str, Any]) -> dict[str, Any]:
+    """A data section that names no folder of the machine it comes from, apart from its last one."""
+    path = data.get("path")
+    name = None if path is None else Path(str(path)).name
+    return {**data, "path": name, "root": None, "cache": None}

@@ -22,11 +22,13 @@ class Familiarity:
         same_patient: Another image of a training patient, shape (n,); images that are `yes` or
             `possible` are left out.
         patients_told: Whether patients could be compared at all.
+        other_key: Patients are known on both sides, but were hashed under another key.
     """
 
     images: tuple[str, ...]
     same_patient: NDArray[np.bool_]
     patients_told: bool
+    other_key: bool = False
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -62,13 +64,14 @@ def familiarity(
     if told:
         same_patient = memory.patients_seen([manifest.patients[row] for row in rows])
         same_patient &= ~np.array([seen in (YES, POSSIBLE) for seen in images])
-    return Familiarity(images, same_patient, told)
+    other_key = manifest.patients_known and bool(memory.patients) and not told
+    return Familiarity(images, same_patient, told, other_key)
 
 
-def own_familiarity(split: str, n: int) -> Familiarity:
+def own_familiarity(split: str, n: int, patients_told: bool) -> Familiarity:
     """What a model knows of n images of its own run, where the audit kept the splits apart."""
     seen = YES if split == "train" else NO
-    return Familiarity((seen,) * n, np.zeros(n, dtype=np.bool_), patients_told=True)
+    return Familiarity((seen,) * n, np.zeros(n, dtype=np.bool_), patients_told)
 
 
 def familiarity_json(
@@ -98,9 +101,11 @@ def familiarity_words(found: Familiarity | None) -> str | None:
     if found is None or not found.known.any():
         return None
     counts, n = found.counts(), len(found.images)
-    said = [f"{counts['yes']} of {n} images were in this model's training data"]
+    said = []
+    if counts["yes"]:
+        said.append(f"{counts['yes']} were in this model's training data")
     if counts["possible"]:
-        said.append(f"{counts['possible']} more possibly (they look like it)")
+        said.append(f"{counts['possible']} may have been in it (they look like images of it)")
     if counts["same_patient"]:
-        said.append(f"{counts['same_patient']} more show its patients")
-    return ", ".join(said)
+        said.append(f"{counts['same_patient']} show patients of it")
+    return f"of {n} images {', '.join(said)}"

@@ -45,7 +45,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         temporary = None
         sync_folder(path.parent)
     except OSError as error:
-        raise OutputError(_refusal(path, error)) from error
+        raise OutputError(write_refusal(path, error)) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
@@ -70,7 +70,8 @@ def _umask() -> int:
     return mask
 
 
-def _refusal(path: Path, error: OSError) -> str:
+def write_refusal(path: Path, error: OSError) -> str:
+    """Which file the system refused to write, why, and what a person can do about it."""
     advice = {28: "free some space or choose another folder", 30: "choose another folder"}
     what = advice.get(error.errno or 0, "check that the folder exists and may be written to")
     return f"cannot write {printable(path)}: {error.strerror or error}; {what}"
@@ -84,6 +85,18 @@ def write_bytes(path: Path, content: bytes) -> None:
     """
     with atomic_file(path) as file:
         file.write(content)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a file that the program itself wrote.
+
+    Raises:
+        OutputError: It cannot be read any more.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise OutputError(f"cannot read {printable(path)}: {error.strerror or error}") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -23,11 +23,17 @@ from xray_classifier.familiarity import (
     own_familiarity,
 )
 
+OTHER_KEY = (
+    "patients could not be compared with those of the training data: their hashes were made with "
+    "another key (patient.key in the config directory)"
+)
 TOO_GOOD = {
     "training": "the model was trained on these very images, so these figures say nothing about "
     "others; a test split does",
     "choosing": "this split chose the best epoch, the calibration and the threshold, so these "
     "figures are too good; a test split tells more",
+    "folds": "each of these images trained all models of this ensemble but those of its own fold, "
+    "so these figures say nothing about others; a test split does",
 }
 
 
@@ -44,7 +50,8 @@ class Judgement:
         scores: Answers, each shape (n,).
         threshold: As used.
         policy: How the threshold was chosen.
-        used_for: What the run used these very images for: training, choosing, or None.
+        used_for: What the run used these very images for: training, choosing, folds (both, by
+            turns), or None.
         estimates: Metrics with intervals, the leading ones first.
         familiar: Which images the model knows from its training; None where nothing tells.
         without: The metrics without those; None where there are none, or no others.
@@ -119,8 +126,11 @@ def judge(
     groups = np.array([manifest.patients[row] for row in rows], dtype=object)
     everyone = np.ones(len(rows), dtype=np.bool_)
     estimates = _estimates(classifier, targets, scores, groups, everyone, seed)
+    used_for = _used_for(classifier, split) if own else None
     if own and radiographs.audit is not None:  # the run itself kept its splits apart
-        familiar: Familiarity | None = own_familiarity(split, len(rows))
+        familiar: Familiarity | None = own_familiarity(
+            "train" if used_for == "folds" else split, len(rows), manifest.patients_known
+        )
     else:
         familiar = familiarity(classifier, radiographs, rows)
     new = everyone if familiar is None else ~familiar.known
@@ -137,7 +147,7 @@ def judge(
         scores=scores,
         threshold=classifier.threshold,
         policy=classifier.threshold_policy,
-        used_for={"train": "training", "val": "choosing"}.get(split) if own else None,
+        used_for=used_for,
         estimates=estimates,
         familiar=familiar,
         without=without,
@@ -146,6 +156,13 @@ def judge(
             *_shortcut_warnings(radiographs, estimates),
         ),
     )
+
+
+def _used_for(classifier: Classifier, split: str) -> str | None:
+    """What a model's own run used the images of a split for; a key of TOO_GOOD."""
+    if classifier.folds is not None and split in ("train", "val"):
+        return "folds"
+    return {"train": "training", "val": "choosing"}.get(split)
 
 
 def _estimates(
@@ -209,10 +226,10 @@ def _shortcut_warnings(
     if not near:
         return ()
     others = len(near) - 1
-    more = f"; so {'does' if others == 1 else 'do'} {others} more, see audit.json" if others else ""
+    more = f"; so {'does' if others == 1 else 'do'} {others} more" if others else ""
     return (
-        f"SHORTCUT: {in_words(near[0])}, without a look at anatomy, near this model's "
-        f"{own.value:.2f}: it may have learnt how the films were taken, not what they show{more}",
+        f"SHORTCUT: {in_words(near[0])}, near this model's {own.value:.2f}: it may have learnt how "
+        f"the films were taken, not what they show{more} (data/audit.json in the run folder)",
     )
 
 
@@ -235,14 +252,18 @@ def _classification_words(j: Judgement) -> list[str]:
 
 def _familiar_words(j: Judgement) -> list[str]:
     """What the model knows already, and its main figure without that."""
+    if j.familiar is None:
+        return ["this copy of the model remembers no training images, so none can be recognised"]
+    words = [OTHER_KEY] if j.familiar.other_key else []
     said = familiarity_words(j.familiar)
-    if said is None or j.familiar is None or j.used_for == "training":
-        return []
+    if said is None or j.used_for in ("training", "folds"):
+        return words
     left = int((~j.familiar.known).sum())
     if j.without is None:
-        return [f"{said}: these figures say nothing about others"]
+        return [f"{said}: these figures say nothing about others", *words]
     name, label = ("r2", "R2") if j.task == "regress" else ("auroc", "AUROC")
-    return [f"{said}; on the {left:,} others {label} is {with_interval(j.without[name])}"]
+    others = f"on the {left:,} others {label} is {with_interval(j.without[name])}"
+    return [f"{said}; {others}", *words]
 
 
 def _policy_words(policy: str) -> str:

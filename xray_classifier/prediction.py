@@ -219,6 +219,10 @@ def _say_the_end(
             if key.startswith("reason ") and count
         )
         terminal.warn(f"{result.failed:,} failed and {result.rejected:,} rejected ({reasons})")
+    if classifier.memory is None:
+        terminal.say(
+            "note: this copy of the model remembers no training images (in_training: empty)"
+        )
     known, alike = counts["seen yes"], counts["seen possible"]
     if known:
         terminal.warn(f"{known:,} of {result.ok:,} images were in this model's training data")

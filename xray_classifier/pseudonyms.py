@@ -39,6 +39,14 @@ def key_id() -> str:
     return hmac.new(_key(key_path()), b"\0key id", hashlib.sha256).hexdigest()[:16]
 
 
+def key_is_kept() -> bool:
+    """Whether the key of this process lies on disk, so that patients will be known again."""
+    try:
+        return key_path().read_bytes() == _key(key_path())
+    except OSError:
+        return False
+
+
 @lru_cache(maxsize=4)
 def _key(path: Path) -> bytes:
     """The key; where none can be kept, one for this process alone."""

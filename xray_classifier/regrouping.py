@@ -9,15 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_classifier.config import DataConfig
-from xray_classifier.data.labels import labels_override
 from xray_classifier.data.leaks import Copies, joined_groups, mended_splits
 from xray_classifier.data.loading import Task, placed
 from xray_classifier.data.manifest import Manifest
-from xray_classifier.data.splits import split_summary
+from xray_classifier.data.splits import SPLITS, split_summary, strata_of
 from xray_classifier.data.tree import is_inside
 from xray_classifier.errors import OutputError, UsageError
 from xray_classifier.files import FORMULA_STARTS, csv_text, make_folder, printable, write_text
-from xray_classifier.terminal import Terminal, command
+from xray_classifier.terminal import Terminal
 
 COLUMNS = ("path", "label", "patient", "split")
 
@@ -53,26 +52,23 @@ def write_manifest(
         OutputError: It cannot be written, or a name cannot stand in a CSV.
         DataError: There are too few patients to carve splits.
     """
-    if manifest.kind != "files" or manifest.root is None:
-        raise UsageError(
-            f"--fix writes a table of image files, and {printable(section.path)} holds none; "
-            "data.audit=warn leaves leaked images out of validation and test"
-        )
+    root = require_files(manifest)
     if any(manifest.splits):
         groups = joined_groups(manifest.patients, copies.near.tolist())
-        mended = manifest.with_splits(mended_splits(groups, manifest.splits))
+        strata = strata_of(manifest.targets, task)
+        mended = manifest.with_splits(mended_splits(groups, manifest.splits, strata))
     else:
         mended = placed(section, task, manifest, copies)
     make_folder(target.absolute().parent)
     folder = Path(os.path.realpath(target.absolute().parent))
-    below = str(manifest.root) == str(folder) or is_inside(str(manifest.root), str(folder))
-    write_text(target, _table(mended, folder if below else manifest.root))
+    below = str(root) == str(folder) or is_inside(str(root), str(folder))
+    write_text(target, _table(mended, folder if below else root))
     pairs = list(zip(manifest.splits, mended.splits, strict=True))
     moved = Counter(pair for pair in pairs if pair[0] and pair[0] != pair[1])
-    _say(terminal, target, section, mended, moved, below)
+    _say(terminal, target, manifest, mended, moved)
     return {
         "path": str(target),
-        "root": None if below else str(manifest.root),
+        "root": None if below else str(root),
         "images_moved": sum(moved.values()),
         "moves": {f"{old} to {new}": count for (old, new), count in sorted(moved.items())},
         "unreadable": int((~usable).sum()),
@@ -102,21 +98,54 @@ def _is_unicode(name: str) -> bool:
     return not any("\ud800" <= char <= "\udfff" for char in name)
 
 
+def require_files(manifest: Manifest) -> Path:
+    """The folder of image files that a manifest lists.
+
+    Raises:
+        UsageError: The images are no files.
+    """
+    if manifest.kind != "files" or manifest.root is None:
+        raise UsageError(
+            "--fix writes a table of image files, and these images are none; data.audit=warn "
+            "leaves leaked images out of validation and test"
+        )
+    return manifest.root
+
+
+def check_target(target: Path, force: bool) -> None:
+    """Refuse, before any work, a manifest that must not or cannot be written.
+
+    Raises:
+        UsageError: Its name is not that of a CSV.
+        OutputError: It exists, and may not be replaced.
+    """
+    if target.suffix.lower() != ".csv":
+        raise UsageError(f"--fix {printable(target)}: name a .csv file")
+    if os.path.lexists(target) and not force:
+        raise OutputError(f"{printable(target)} exists; name another file or add --force")
+
+
 def _say(
     terminal: Terminal,
     target: Path,
-    section: DataConfig,
-    mended: Manifest,
+    before: Manifest,
+    after: Manifest,
     moved: Counter[tuple[str, str]],
-    below: bool,
 ) -> None:
     how = ", ".join(f"{count:,} from {old} to {new}" for (old, new), count in sorted(moved.items()))
-    terminal.say(f"written to {printable(target)}: {how or 'no image had to move'}")
-    counts = split_summary(mended.splits, mended.targets, mended.patients, "classify")
-    for name, count in counts.items():
-        if name and not (count.healthy and count.sick):
-            terminal.warn(f"the {name} split now lacks a class; choose other splits for it")
-    root = () if below else (f"data.root={mended.root}",)
-    labels = labels_override(section.labels.healthy, section.labels.sick, section.labels.ignore)
-    train = command("train", "-c", "mlp", f"data.path={target}", *root)
-    terminal.say(f"Next: {train} {labels}")
+    made = "no image had to move" if any(before.splits) else "splits were made"
+    terminal.say(f"written to {printable(target)}: {how or made}")
+    old = split_summary(before.splits, before.targets, before.patients, "classify")
+    new = split_summary(after.splits, after.targets, after.patients, "classify")
+    for name in (*SPLITS, ""):
+        one, other = old.get(name), new.get(name)
+        if one is not None or other is not None:
+            was, now = (0 if count is None else count.images for count in (one, other))
+            terminal.say(f"  {name or 'no split':<9}{was:>7,} -> {now:>7,} images")
+    for name in SPLITS:
+        if name in old and (name not in new or not (new[name].healthy and new[name].sick)):
+            what = "is now empty" if name not in new else "now lacks a class"
+            terminal.warn(
+                f"the {name} split {what}: give some of its patients back in {printable(target)}, "
+                "or take the column out to have splits made anew"
+            )

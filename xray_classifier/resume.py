@@ -1,8 +1,11 @@
 """The whole state of a training run, to disk and back, so that a stopped run goes on exactly."""
 
+import contextlib
 import json
 import math
 import re
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,19 @@ import torch
 from torch import Tensor
 
 from xray_classifier.callbacks import Saved
-from xray_classifier.checkpoint import Checkpoint
+from xray_classifier.checkpoint import STATES, Checkpoint, NewerVersionError, load_checkpoint
 from xray_classifier.config import Config
 from xray_classifier.config_file import LoadedConfig, load_config, sets_one_of
-from xray_classifier.errors import CheckpointError, NonFiniteError, UsageError
-from xray_classifier.files import printable
+from xray_classifier.data.loading import WHAT_CHANGES, Radiographs
+from xray_classifier.errors import (
+    CheckpointError,
+    DataError,
+    NonFiniteError,
+    OutputError,
+    UsageError,
+)
+from xray_classifier.files import printable, write_refusal
+from xray_classifier.fingerprints import changes_in_words, fingerprint_table
 from xray_classifier.trainer import Trainer
 
 MAY_CHANGE = (
@@ -23,11 +34,20 @@ MAY_CHANGE = (
     "train.device",
     "train.threads",
     "train.checkpoint_every",
+    "train.micro_batch",
+    "train.timeout_minutes",
     "data.workers",
     "data.cache",
     "data.path",
     "data.root",
 )
+DAMAGED_STATE = "damaged.safetensors"
+LEFTOVER = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
+"""Names of unfinished files, as `files.atomic_file` makes them."""
+
+INDEX_LEFTOVER_AGE_S = 600.0
+"""Other runs write the index of runs too, but none needs this long for it."""
+
 COUNTERS = ("epoch", "batch", "step", "loss_sum", "images_seen")
 
 
@@ -46,6 +66,8 @@ def training_state(trainer: Trainer, fingerprint: str = "") -> Saved:
         for key, value in values.items():
             if isinstance(value, Tensor):
                 tensors[f"optimizer.{index}.{key}"] = value
+    if trainer.ema is not None:
+        tensors |= {f"ema.{name}": t for name, t in trainer.ema.state_dict().items()}
     content: dict[str, Any] = {
         "kind": "last",
         "counters": {name: getattr(run, name) for name in COUNTERS},
@@ -76,6 +98,14 @@ def restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
     try:
         trainer.model.load_state_dict(weights)
         trainer.optimizer.load_state_dict(_optimizer_state(trainer, checkpoint))
+        if trainer.ema is not None:
+            trainer.ema.load_state_dict(
+                {
+                    name.removeprefix("ema."): tensor
+                    for name, tensor in checkpoint.tensors.items()
+                    if name.startswith("ema.")
+                }
+            )
     except (RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"{printable(checkpoint.path)} does not fit this config's network or optimizer; "
@@ -93,6 +123,101 @@ def restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
     run.history.rows = [{k: math.nan if v is None else v for k, v in row.items()} for row in rows]
     if run.epoch > 0 and run.batch == 0:
         trainer.validate()  # the threshold of a best checkpoint needs its outputs
+
+
+def newest_state(run_dir: Path, warn: Callable[[str], None]) -> Checkpoint:
+    """The newest sound state of a run: the last, or where that is missing or damaged the previous.
+
+    Args:
+        run_dir: The run folder.
+        warn: Told in one sentence if the last state could not be used.
+
+    Raises:
+        CheckpointError: No state can be read, or one is of a newer format version.
+    """
+    last, previous = (run_dir / "checkpoints" / name for name in STATES)
+    try:
+        return load_checkpoint(last)
+    except NewerVersionError:
+        raise
+    except (CheckpointError, UsageError) as error:
+        trouble = str(error)
+    try:
+        found = load_checkpoint(previous)
+    except NewerVersionError:
+        raise
+    except (CheckpointError, UsageError) as error:
+        raise CheckpointError(f"{trouble}; {error}: this run cannot be resumed") from error
+    step = found.require("counters")["step"]
+    warn(f"{trouble}; the state before it, {printable(previous)} of step {step}, is taken instead")
+    return found
+
+
+def tidy_run(run_dir: Path, state: Checkpoint) -> list[Path]:
+    """Put a run folder in order before training goes on in it.
+
+    Removes unfinished files that a killed process left in it and beside it. If the last state was
+    damaged, it gets the name damaged.safetensors, lest the next save keeps it as the previous one.
+
+    Args:
+        run_dir: The run folder, owned by this process.
+        state: What `newest_state` gave.
+
+    Returns:
+        What was removed.
+
+    Raises:
+        OutputError: A damaged file could not be renamed.
+    """
+    last = run_dir / "checkpoints" / STATES[0]
+    if state.path != last and last.exists():
+        try:
+            last.replace(last.with_name(DAMAGED_STATE))
+        except OSError as error:
+            raise OutputError(write_refusal(last, error)) from error
+    gone = []
+    for path in _leftovers(run_dir):
+        with contextlib.suppress(OSError):  # they cost space, no more
+            path.unlink()
+            gone.append(path)
+    return gone
+
+
+def _leftovers(run_dir: Path) -> Iterator[Path]:
+    for folder in (run_dir, run_dir / "checkpoints", run_dir / "data"):
+        yield from (p for p in folder.glob(".*") if LEFTOVER.fullmatch(p.name) and p.is_file())
+    for path in run_dir.parent.glob(".index.csv.*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > INDEX_LEFTOVER_AGE_S:
+                yield path
+
+
+def run_fingerprints(radiographs: Radiographs) -> str:
+    """The table of images that `require_same_data` compares with, as CSV for the run folder."""
+    manifest = radiographs.manifest
+    return fingerprint_table(
+        manifest.ids, manifest.targets.tolist(), manifest.splits, radiographs.digests
+    )
+
+
+def require_same_data(run_dir: Path, state: Checkpoint, radiographs: Radiographs) -> None:
+    """See to it that a run goes on with the images that it began with.
+
+    Args:
+        run_dir: The run folder.
+        state: What is resumed.
+        radiographs: The images of now.
+
+    Raises:
+        DataError: Images were added, removed, edited, relabelled or moved to another split; up to
+            ten are named.
+    """
+    if state.require("fingerprint") == radiographs.fingerprint():
+        return
+    raise DataError(
+        f"the data changed since {printable(run_dir)} was stopped ({WHAT_CHANGES}); restore "
+        f"them, or start a new run{changes_in_words(run_dir, run_fingerprints(radiographs))}"
+    )
 
 
 def _optimizer_state(trainer: Trainer, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -123,8 +248,8 @@ def load_for_resume(run_dir: Path, overrides: list[str]) -> LoadedConfig:
             f"{printable(run_dir)} is no run folder; --resume takes the folder that holds "
             "config.yaml and checkpoints"
         )
-    last = run_dir / "checkpoints" / "last.safetensors"
-    if not last.is_file():
+    if not has_state(run_dir):
+        last = run_dir / "checkpoints" / STATES[0]
         raise CheckpointError(f"{printable(last)} is missing: this run cannot be resumed")
     for override in overrides:
         key = override.split("=", 1)[0]
@@ -134,6 +259,11 @@ def load_for_resume(run_dir: Path, overrides: list[str]) -> LoadedConfig:
                 "Start a new run for anything else"
             )
     return load_config(run_dir / "config.yaml", overrides)
+
+
+def has_state(run_dir: Path) -> bool:
+    """Whether a run has saved a state, sound or not."""
+    return any((run_dir / "checkpoints" / name).is_file() for name in STATES)
 
 
 def differing_keys(one: Config, other: Config) -> set[str]:
@@ -164,10 +294,7 @@ def newest_unfinished(parent: Path, name: str) -> Path | None:
         except (OSError, ValueError, KeyError, AttributeError):
             continue
         hopeless = exit_code == NonFiniteError.exit_code  # it would diverge again
-        if (
-            status != "finished"
-            and not hopeless
-            and (run / "checkpoints" / "last.safetensors").is_file()
-        ):
+        resumable = has_state(run) or (run / "members").is_dir()
+        if status != "finished" and not hopeless and resumable:
             return run
     return None

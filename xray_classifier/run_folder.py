@@ -1,6 +1,7 @@
 """The folder of a run: dated, named, never overwritten, with a list of all runs beside it."""
 
 import contextlib
+import json
 import os
 import platform
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 from xray_classifier.errors import OutputError
 from xray_classifier.files import csv_row, csv_text, make_folder, printable, write_text
 
+STATE_NAMES = ("last.safetensors", "previous.safetensors")
 INDEX_COLUMNS = ("run", "status", "stop_reason", "best_epoch", "steps", "elapsed_s")
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "pandas", "safetensors", "scikit-learn")
 
@@ -46,6 +48,27 @@ def new_run_folder(parent: Path, name: str) -> Path:
         _point_latest(parent, folder)
         return folder
     raise OutputError(f"{printable(parent)} holds a thousand runs of this very second")
+
+
+def run_of_launch(parent: Path, launch: str | None) -> Path | None:
+    """The run under `parent` that a launcher began before it started its processes again.
+
+    Args:
+        parent: Folder of run folders.
+        launch: As env.json of the run says; None finds nothing.
+
+    Returns:
+        The newest such run whose state can be resumed, or None.
+    """
+    if launch is None or not parent.is_dir():
+        return None
+    for folder in sorted((p for p in parent.iterdir() if not p.is_symlink()), reverse=True):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            known = json.loads((folder / "env.json").read_bytes()).get("launch")
+            states = [folder / "checkpoints" / name for name in STATE_NAMES]
+            if known == launch and any(state.is_file() for state in states):
+                return folder
+    return None
 
 
 def _point_latest(parent: Path, folder: Path) -> None:

@@ -66,10 +66,12 @@ def run_best(config: Config, trainer: Trainer, content: Mapping[str, Any], memor
     logits = run.val_outputs
     if trainer.val_images is not None and logits is not None and config.task == "classify":
         labels = trainer.val_images.targets.cpu().numpy().astype(int)
-        operating = _operating_point(
+        operating = operating_point(
             labels, logits, config.evaluate.calibration, config.evaluate.threshold
         )
-    return {**trainer.model.state_dict(), **memory.tensors()}, {
+    with trainer.judged_weights():  # copied, for afterwards the live ones return
+        weights = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    return {**weights, **memory.tensors()}, {
         **content,
         **operating,
         "epoch": run.epoch,
@@ -90,12 +92,20 @@ def _unvalidated(threshold: float | str) -> dict[str, Any]:
     }
 
 
-def _operating_point(
+def operating_point(
     labels: NDArray[np.int64],
     logits: NDArray[np.float64],
     method: CalibrationMethod,
     threshold: float | str,
 ) -> dict[str, Any]:
+    """What a checkpoint says of calibration and threshold.
+
+    Args:
+        labels: Truth per validation image, shape (n,); 1 is sick, 0 is healthy.
+        logits: Raw outputs, shape (n,), of weights that did not learn from these images.
+        method: How logits become probabilities.
+        threshold: A policy, see `parse_threshold`.
+    """
     calibration, note = fit_calibration(labels, logits, method)
     probabilities = calibration.apply(logits)
     policy = parse_threshold(threshold)

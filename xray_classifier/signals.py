@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to finish the step, save and leave."""
+"""Ctrl-C, SIGTERM and SIGUSR1 as a request to finish the step, save and leave."""
 
 import signal
 import threading
@@ -6,6 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+
+STOP_SIGNALS = tuple(
+    signal.Signals[name]
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1")
+    if name in signal.Signals.__members__
+)
+"""Ctrl-C, the end of a service, and what clusters send ahead of it; Windows knows no SIGUSR1."""
 
 
 @dataclass
@@ -17,7 +24,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals(notice: Callable[[str], None]) -> Iterator[StopRequest]:
-    """Turn SIGINT and SIGTERM into a flag that the training loop reads after each step.
+    """Turn STOP_SIGNALS into a flag that the training loop reads after each step.
 
     A second Ctrl-C leaves at once, as without this. Outside the main thread, where Python allows no
     handlers, the flag just never rises.
@@ -37,8 +44,7 @@ def stop_on_signals(notice: Callable[[str], None]) -> Iterator[StopRequest]:
         more = "; Ctrl-C again to leave at once" if number == signal.SIGINT else ""
         notice(f"{request.signal_name}: finishing this step and saving{more}")
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, handle) for number in numbers}
+    before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
     try:
         yield request
     finally:

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from xray_classifier.files import printable
+from xray_classifier.errors import OutputError
+from xray_classifier.files import printable, write_refusal
 
 HEARTBEAT_S = 30.0
 
@@ -59,12 +60,19 @@ class Terminal:
             self.keep(text)
 
     def keep(self, text: str) -> None:
-        """Write lines to the log alone, or keep them until there is one."""
+        """Write lines to the log alone, or keep them until there is one.
+
+        Raises:
+            OutputError: The log cannot be written.
+        """
         if self.log is None:
             self._kept.append(text)
             return
-        with self.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text + "\n")
+        try:
+            with self.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(text + "\n")
+        except OSError as error:
+            raise OutputError(write_refusal(self.log, error)) from error
 
     @contextmanager
     def bar(self, label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:

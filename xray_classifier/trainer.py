@@ -4,14 +4,17 @@ Gradient descent in one breath: push a batch of images through the stack, measur
 answers are (the loss), ask how the loss would change with each weight (the gradient, by the chain
 rule from the last layer back to the first), and move every weight a little downhill.
 
-The order of the images is a function of (seed, epoch), dropout of (seed, step), the learning rate
-of the step and the history, so a run that was stopped goes on as if it had not been.
+The order of the images is a function of (seed, epoch), what augmentation does to one of (seed,
+epoch, image), dropout of (seed, step, place in the batch), the learning rate of the step and the
+history. So a run that was stopped goes on as if it had not been, and a batch may be cut into parts
+and shared out among processes without changing what is learnt.
 """
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -19,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xray_classifier.callbacks import Callback
+from xray_classifier.data.augment import Augmentation, augmented
 from xray_classifier.data.dataset import (
     LabelledImages,
     Standardize,
@@ -26,13 +30,17 @@ from xray_classifier.data.dataset import (
     epoch_order,
     mixed_seed,
 )
-from xray_classifier.errors import NonFiniteError
+from xray_classifier.distributed import Ranks, shard_of
+from xray_classifier.ema import Ema
+from xray_classifier.errors import MemoryRunOutError, NonFiniteError
 from xray_classifier.history import Run
 from xray_classifier.inference import predict_logits
 from xray_classifier.metrics import auroc, r2
-from xray_classifier.signals import StopRequest
+from xray_classifier.model import place_dropout
+from xray_classifier.signals import STOP_SIGNALS, StopRequest
 
-DROPOUT_STREAM = 1
+DROPOUT_STREAM, AUGMENT_STREAM, MIXUP_STREAM = 1, 2, 3
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 @dataclass
@@ -56,6 +64,12 @@ class Trainer:
         run: Where the run stands.
         request: Rises when a signal asks to stop.
         scaler: Loss scaling of fp16; does nothing otherwise.
+        ranks: The processes that share each batch.
+        augmentation: Random changes of the training images; None is none.
+        mixup: Parameter of the Beta distribution that blends images of a batch; None is none.
+        ema: Running mean of the weights, which is what is judged and kept; None is none.
+        micro_batch: Images that go through the network at once; None is all of a batch.
+        forward: The network, compiled; None is `model` itself.
     """
 
     model: nn.Module
@@ -74,6 +88,12 @@ class Trainer:
     run: Run
     request: StopRequest
     scaler: torch.amp.GradScaler
+    ranks: Ranks = field(default_factory=Ranks)
+    augmentation: Augmentation | None = None
+    mixup: float | None = None
+    ema: Ema | None = None
+    micro_batch: int | None = None
+    forward: Callable[[Tensor], Tensor] | None = None
 
     def fit(self) -> None:
         """Train until the epochs are done, a callback stops the run or a signal comes.
@@ -115,27 +135,113 @@ class Trainer:
             run.step += 1
             for callback in self.callbacks:
                 callback.on_step_end(run)
-            if self.request.signal_name is not None:
-                run.interrupted_by = self.request.signal_name
+            if self._asked_to_stop():
                 return
 
     def step(self, index: Tensor) -> float:
         """One step of gradient descent on the images at `index` (B,); returns their mean loss."""
-        images, targets = self.train_images.gather(index)
         self.model.train()
         self._set_learning_rate()
-        seed_dropout(images.device, mixed_seed(self.seed, DROPOUT_STREAM, self.run.step))
-        self.optimizer.zero_grad(set_to_none=True)
-        with self._autocast(images.device.type):
-            outputs = self.model(self.standardize(images))
-        loss = self.loss(outputs.float(), targets)
-        value = float(loss.item())
+        mine, places = shard_of(index, self.ranks)
+        loss = self._gradient(index, mine, places)
+        (value,) = self.ranks.sum([loss])
         self._refuse_non_finite("loss", value)
-        self.scaler.scale(loss).backward()
+        self.ranks.sum_gradients(list(self.model.parameters()))
         self._limit_gradient()
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.ema is not None:
+            self.ema.update(self.model, self.run.step)
         return value
+
+    def _gradient(self, index: Tensor, mine: Tensor, places: Tensor) -> float:
+        """Leave this rank's part of the gradient in the weights; returns its part of the loss.
+
+        Where memory runs out, the images go through in parts half as large; the gradient of a sum
+        is the sum of the gradients, so that nothing else changes.
+        """
+        while True:
+            size = self.micro_batch or max(1, len(mine))
+            try:
+                self.optimizer.zero_grad(set_to_none=True)
+                if not len(mine):  # more processes than images in the last batch
+                    return 0.0
+                parts = zip(torch.split(mine, size), torch.split(places, size), strict=True)
+                return sum(self._backward(index, *part) for part in parts)
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if any(isinstance(layer, nn.BatchNorm1d) for layer in self.model.modules()):
+                    raise MemoryRunOutError(
+                        "memory ran out, and batch norm cannot look at a batch in parts; take a "
+                        "smaller train.batch_size, or model.norm=layer"
+                    ) from error
+                if size == 1:
+                    raise MemoryRunOutError(
+                        "memory ran out on a single image; take a smaller data.image.size or "
+                        "model.hidden, or free memory and go on with `train --resume RUN`"
+                    ) from error
+            self.micro_batch = size // 2  # outside the except block, which holds on to the memory
+            release_memory(self.train_images.device)
+
+    def _backward(self, index: Tensor, mine: Tensor, places: Tensor) -> float:
+        """Forward and backward pass of some images of a batch; returns their part of its loss.
+
+        Args:
+            index: The whole batch, (B,).
+            mine: The images, places in the training split, (b,).
+            places: Their places in the batch, (b,).
+        """
+        images, targets = self._blended(index, mine, places)
+        place_dropout(
+            self.model,
+            mixed_seed(self.seed, DROPOUT_STREAM, self.run.step),
+            places.to(images.device),
+        )
+        with self._autocast(images.device.type):
+            outputs = (self.forward or self.model)(self.standardize(images))
+        loss = self.loss(outputs.float(), targets) * (len(mine) / len(index))
+        self.scaler.scale(loss).backward()
+        return float(loss.item())
+
+    def _seen(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Images as this epoch shows them, (b, S, S), and their targets (b,)."""
+        images, targets = self.train_images.gather(index)
+        if self.augmentation is not None:
+            seed = mixed_seed(self.seed, AUGMENT_STREAM)
+            samples = index.to(images.device)
+            images = augmented(
+                images, samples, settings=self.augmentation, seed=seed, epoch=self.run.epoch
+            )
+        return images, targets
+
+    def _blended(self, index: Tensor, mine: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Images and targets, each blended with those of another image of the batch if asked for.
+
+        Source:
+            Zhang et al. 2018, "mixup: beyond empirical risk minimization", arXiv:1710.09412, with a
+            share of its own for each image.
+        """
+        images, targets = self._seen(mine)
+        if self.mixup is None:
+            return images, targets
+        rng = np.random.default_rng(mixed_seed(self.seed, MIXUP_STREAM, self.run.step))
+        partners = torch.from_numpy(rng.permutation(len(index)))[places]
+        drawn = rng.beta(self.mixup, self.mixup, len(index)).astype(np.float32)
+        share = torch.from_numpy(drawn)[places].to(targets.device)
+        others, other_targets = self._seen(index[partners])
+        pixels = share.view(-1, 1, 1)
+        blended = pixels * images.float() + (1 - pixels) * others.float()
+        return blended, share * targets + (1 - share) * other_targets
+
+    def _asked_to_stop(self) -> bool:
+        """Whether a signal asked any of the processes to stop; all of them hear of it."""
+        names = [number.name for number in STOP_SIGNALS]
+        votes = self.ranks.sum([float(self.request.signal_name == name) for name in names])
+        heard = [name for name, vote in zip(names, votes, strict=True) if vote]
+        if heard:
+            self.run.interrupted_by = heard[0]
+        return bool(heard)
 
     def _limit_gradient(self) -> None:
         """Refuse a gradient that is not finite; shorten one that is longer than `grad_clip`."""
@@ -169,13 +275,25 @@ class Trainer:
         score_name = "val_auroc" if self.task == "classify" else "val_r2"
         if self.val_images is None:
             return {"val_loss": math.nan, score_name: math.nan}
-        outputs, loss = split_loss(self.model, self.standardize, self.loss, self.val_images)
+        with self.judged_weights():
+            outputs, loss = split_loss(
+                self.model, self.standardize, self.loss, self.val_images, self.ranks
+            )
         self._refuse_non_finite("validation loss", loss)
         self.run.val_outputs = outputs
         targets = self.val_images.targets.cpu().numpy()
         if self.task == "regress":
             return {"val_loss": loss, score_name: r2(targets, outputs)}
         return {"val_loss": loss, score_name: auroc(targets.astype(int), outputs)}
+
+    @contextmanager
+    def judged_weights(self) -> Iterator[None]:
+        """Within the block the model has the weights that are judged and kept: the mean, if any."""
+        if self.ema is None:
+            yield
+            return
+        with self.ema.averaged(self.model):
+            yield
 
     def _set_learning_rate(self) -> None:
         rate = self.learning_rate(self.run)
@@ -195,23 +313,40 @@ class Trainer:
             )
 
 
-def seed_dropout(device: torch.device, seed: int) -> None:
-    """Seed the generators that dropout draws from, on the CPU and on the device.
-
-    `torch.manual_seed` would do, but without a GPU it formats a stack trace at every call.
-    """
-    torch.default_generator.manual_seed(seed)
+def release_memory(device: torch.device) -> None:
+    """Give memory that PyTorch keeps for later back to the device."""
     if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(seed)
+        torch.cuda.empty_cache()
     elif device.type == "mps":
-        torch.mps.manual_seed(seed)
+        torch.mps.empty_cache()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out, on the CPU or on a device."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return any(words in str(error).lower() for words in OUT_OF_MEMORY)
 
 
 def split_loss(
-    model: nn.Module, standardize: nn.Module, loss: nn.Module, images: LabelledImages
+    model: nn.Module,
+    standardize: nn.Module,
+    loss: nn.Module,
+    images: LabelledImages,
+    ranks: Ranks | None = None,
 ) -> tuple[NDArray[np.float64], float]:
-    """Raw outputs (n,) of a split and their mean loss, dropout off, in fp32."""
-    outputs = predict_logits(model, standardize, images.store, images.positions)
+    """Raw outputs (n,) of a split and their mean loss, dropout off, in fp32.
+
+    Args:
+        model: Images to outputs.
+        standardize: uint8 images to standardised ones.
+        loss: Outputs and targets to a scalar.
+        images: The split.
+        ranks: Processes that share the split, each image once; None: this one has all of it.
+    """
+    ranks = ranks or Ranks()
+    n = len(images.positions)
+    mine = predict_logits(model, standardize, images.store, images.positions[ranks.share(n)])
+    outputs = ranks.gather(mine, n)
     targets = images.targets.cpu().double()
     return outputs, float(loss(torch.from_numpy(outputs), targets))

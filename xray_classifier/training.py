@@ -10,8 +10,10 @@ import torch
 from xray_classifier.audit_files import write_audit_page
 from xray_classifier.building import (
     Built,
+    run_architecture,
     run_best_monitor,
     run_building,
+    run_device,
     run_monitor,
     training_targets,
 )
@@ -24,26 +26,28 @@ from xray_classifier.callbacks import (
     Progress,
     TestCurve,
 )
-from xray_classifier.checkpoint import load_checkpoint
+from xray_classifier.checkpoint import Checkpoint, load_checkpoint
 from xray_classifier.classifier import load_classifier
-from xray_classifier.config import Config
+from xray_classifier.config import Config, TrainConfig
 from xray_classifier.config_file import LoadedConfig, load_config
 from xray_classifier.config_text import dump_config
 from xray_classifier.data.dataset import LabelledImages, load_split
-from xray_classifier.data.loading import WHAT_CHANGES, Radiographs, run_loading
+from xray_classifier.data.loading import Radiographs, run_loading
+from xray_classifier.distributed import Ranks, joined, launch_id, restarted
 from xray_classifier.errors import (
-    DataError,
     InterruptedRun,
     TerminatedRun,
     UsageError,
     XrayError,
 )
-from xray_classifier.files import printable, write_json, write_text
+from xray_classifier.files import printable, read_bytes, write_json, write_text
+from xray_classifier.fingerprints import FINGERPRINTS
 from xray_classifier.history import Monitor, Run
 from xray_classifier.judgement import judge
 from xray_classifier.judgement_files import write_judgement
 from xray_classifier.locks import owned
 from xray_classifier.model import summary
+from xray_classifier.pseudonyms import key_is_kept, key_path
 from xray_classifier.records import (
     audit_record,
     best_epoch,
@@ -51,9 +55,17 @@ from xray_classifier.records import (
     split_table,
     write_summary,
 )
-from xray_classifier.resume import restore, training_state
+from xray_classifier.resume import (
+    has_state,
+    newest_state,
+    require_same_data,
+    restore,
+    run_fingerprints,
+    tidy_run,
+    training_state,
+)
 from xray_classifier.run_curves import draw_curves
-from xray_classifier.run_folder import command_line, new_run_folder
+from xray_classifier.run_folder import command_line, new_run_folder, run_of_launch
 from xray_classifier.saving import run_best
 from xray_classifier.signals import stop_on_signals
 from xray_classifier.terminal import Terminal, command, seconds_in_words
@@ -94,16 +106,33 @@ def run_training(
         NonFiniteError: Loss or gradient became NaN or infinite.
         InterruptedRun: Ctrl-C or SIGTERM; the state was saved, the message says how to go on.
     """
+    train = loaded.config.train
+    with joined(run_device(train), train.timeout_minutes) as ranks:
+        if not ranks.first:
+            terminal.quiet = True
+            return _follow(loaded, terminal, ranks)
+        return _lead(loaded, terminal, out, resume, ranks)
+
+
+def _lead(
+    loaded: LoadedConfig, terminal: Terminal, out: Path, resume: Path | None, ranks: Ranks
+) -> TrainingResult:
+    """Train as the only process, or as the one of several that speaks and writes."""
     config = loaded.config
     radiographs = run_loading(config.data, config.task, terminal)
-    built = run_building(config, radiographs)
+    built = run_building(config, radiographs, ranks)
     trainer, content = built.trainer, built.content
     _say_what_will_happen(terminal, config, radiographs, trainer)
+    if resume is None and restarted():
+        resume = run_of_launch(out, launch_id())
+    ranks.told(None if resume is None else str(resume))
     folder = resume or new_run_folder(out, loaded.name)
     with owned(folder):
         terminal.log_to(folder / "log.txt")
         if resume is not None:
-            _go_on(trainer, resume, content["fingerprint"], terminal)
+            state = _go_on(trainer, resume, radiographs, terminal)
+            for left in tidy_run(resume, state):
+                terminal.keep(f"removed {printable(left)}, which a killed process left behind")
         _write_beginning(
             folder, loaded, radiographs, trainer.run, content["environment"], resume is None
         )
@@ -112,18 +141,33 @@ def run_training(
         return run_finish(folder, radiographs, trainer, config, terminal)
 
 
-def _go_on(trainer: Trainer, run_dir: Path, fingerprint: str, terminal: Terminal) -> None:
+def _follow(loaded: LoadedConfig, terminal: Terminal, ranks: Ranks) -> TrainingResult:
+    """Train beside rank 0: the same images, the same decisions, and nothing written."""
+    config = loaded.config
+    radiographs = run_loading(config.data, config.task, terminal)
+    built = run_building(config, radiographs, ranks)
+    trainer = built.trainer
+    resume = ranks.told(None)
+    if resume is not None:
+        _go_on(trainer, Path(resume), radiographs, terminal)
+    trainer.callbacks = run_stopping(config.train)
+    with torch.random.fork_rng(devices=[]), stop_on_signals(terminal.say) as request:
+        trainer.request = request
+        trainer.fit()
+    return TrainingResult("", "", "finished", trainer.run.stop_reason or "", None)
+
+
+def _go_on(
+    trainer: Trainer, run_dir: Path, radiographs: Radiographs, terminal: Terminal
+) -> Checkpoint:
     """Bring the trainer to where the run was stopped, and say where that is.
 
     Raises:
         DataError: The images or their splits are not those that the run began with.
+        CheckpointError: No state of the run is sound.
     """
-    checkpoint = load_checkpoint(run_dir / "checkpoints" / "last.safetensors")
-    if checkpoint.require("fingerprint") != fingerprint:
-        raise DataError(
-            f"the data changed since {printable(run_dir)} was stopped ({WHAT_CHANGES}); restore "
-            "them, or start a new run"
-        )
+    checkpoint = newest_state(run_dir, terminal.warn)
+    require_same_data(run_dir, checkpoint, radiographs)
     restore(trainer, checkpoint)
     _refuse_another_future(trainer, run_dir)
     terminal.say(f"going on after epoch {trainer.run.epoch}, step {trainer.run.step}")
@@ -133,6 +177,7 @@ def _go_on(trainer: Trainer, run_dir: Path, fingerprint: str, terminal: Terminal
             f"the run used {threads} CPU threads, this one uses {torch.get_num_threads()}: the "
             f"weights will differ in their last bits; train.threads={threads} makes them equal"
         )
+    return checkpoint
 
 
 def _refuse_another_future(trainer: Trainer, run_dir: Path) -> None:
@@ -197,7 +242,7 @@ def run_callbacks(
             radiographs.manifest.targets, trainer.train_images.rows, config.task
         )
         test_images = load_split(radiographs.images, targets, test_rows, device)
-        callbacks.append(TestCurve(test_path, lambda: _split_loss(trainer, test_images)))
+        callbacks.append(TestCurve(test_path, lambda: _judged_loss(trainer, test_images)))
     live = test_path if train.test_curve == "live" else None
     callbacks.append(
         Curves(
@@ -205,11 +250,18 @@ def run_callbacks(
             lambda run: draw_curves(run.history, best_monitor, live, run.stop_reason),
         )
     )
-    if monitor is not None and patience is not None:
-        callbacks.append(EarlyStopping(monitor, patience))
+    callbacks += run_stopping(train)
     score = "val_auroc" if config.task == "classify" else "val_r2"
     callbacks.append(Progress(terminal, monitor, patience, score))
     return callbacks
+
+
+def run_stopping(train: TrainConfig) -> list[Callback]:
+    """What may end a run early: the same on every process, for all have the same history."""
+    monitor, stopping = run_monitor(train), train.early_stopping
+    if monitor is None or stopping is None or stopping.patience is None:
+        return []
+    return [EarlyStopping(monitor, stopping.patience)]
 
 
 def _say_what_will_happen(
@@ -218,12 +270,18 @@ def _say_what_will_happen(
     for warning in radiographs.warnings:
         terminal.say(f"note: {warning}")
     terminal.say(split_table(radiographs, config.task))
-    terminal.say(summary(trainer.model))  # type: ignore[arg-type]
+    terminal.say(summary(trainer.model, run_architecture(config)))
+    if radiographs.manifest.patients_known and not key_is_kept():
+        terminal.warn(
+            f"no key could be kept at {printable(key_path())}: the model will not know the "
+            "patients of its training data again"
+        )
     device = trainer.train_images.device
     terminal.say(
         f"{config.train.optimizer.name}, lr {config.train.optimizer.lr:g}, batches of "
         f"{trainer.batch_size}, {trainer.precision} on {device}, "
         f"{torch.get_num_threads()} threads"
+        + (f", {trainer.ranks.size} processes" if trainer.ranks.size > 1 else "")
     )
 
 
@@ -240,8 +298,10 @@ def _write_beginning(
     write_text(folder / "config.yaml", dump_config(config.model_copy(update={"name": loaded.name})))
     if is_new:
         write_text(folder / "config.original.yaml", loaded.original_text)
-    write_json(folder / "env.json", {**environment, "command": command_line()})
+    launch = {"command": command_line(), "launch": launch_id()}
+    write_json(folder / "env.json", {**environment, **launch})
     write_text(folder / "data" / "manifest.csv", manifest_table(radiographs))
+    write_text(folder / "data" / FINGERPRINTS, run_fingerprints(radiographs))
     write_json(folder / "data" / "audit.json", audit_record(radiographs, config.data.audit))
     write_summary(folder, run, "running", None, None)
 
@@ -267,7 +327,7 @@ def _fit(trainer: Trainer, folder: Path, terminal: Terminal, monitor: Monitor | 
     interrupted_by = trainer.run.interrupted_by
     if interrupted_by is None:
         return
-    kind = TerminatedRun if interrupted_by == "SIGTERM" else InterruptedRun
+    kind = InterruptedRun if interrupted_by == "SIGINT" else TerminatedRun
     write_summary(folder, trainer.run, "interrupted", kind.exit_code, monitor)
     raise kind(
         f"stopped by {interrupted_by} after epoch {trainer.run.epoch}, step {trainer.run.step}; "
@@ -276,7 +336,7 @@ def _fit(trainer: Trainer, folder: Path, terminal: Terminal, monitor: Monitor | 
 
 
 def _left_at_once(folder: Path) -> str:
-    if not (folder / "checkpoints" / "last.safetensors").is_file():
+    if not has_state(folder):
         return "left at once, before any state was saved; start the run anew"
     return (
         "left at once; what was learnt since the last save is lost. Go on from there with:\n"
@@ -306,7 +366,7 @@ def run_finish(
             classifier,
             radiographs,
             predictions_name="predictions_val.csv",
-            curves=(folder / "curves.png").read_bytes(),
+            curves=read_bytes(folder / "curves.png"),
         )
         metrics = judgement.metrics_json()["metrics"]
         written = "curves.png, report.html, metrics.json"
@@ -330,5 +390,6 @@ def run_finish(
     )
 
 
-def _split_loss(trainer: Trainer, images: LabelledImages) -> float:
-    return split_loss(trainer.model, trainer.standardize, trainer.loss, images)[1]
+def _judged_loss(trainer: Trainer, images: LabelledImages) -> float:
+    with trainer.judged_weights():
+        return split_loss(trainer.model, trainer.standardize, trainer.loss, images)[1]

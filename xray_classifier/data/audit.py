@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from xray_classifier.data.leaks import Copies, Leaks, contradictions, find_leaks
+from xray_classifier.data.leaks import Copies, Leaks, contradictions, find_leaks, joined_groups
 from xray_classifier.data.manifest import Manifest
 from xray_classifier.data.probes import ProbeResult, shortcut_probes
 from xray_classifier.data.quality import Oddity, odd_images
@@ -20,6 +20,8 @@ FEWEST_PATIENTS = 20
 
 LOUD_SHORTCUT = 0.75
 """An acquisition probe whose interval lies above this predicts the label far too well."""
+LOUD_COVARIATE = 0.95
+"""A column whose interval lies above this gives the label away."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,16 @@ class Audit:
 
     @property
     def loud_shortcuts(self) -> tuple[ProbeResult, ...]:
-        """Acquisition probes that predict the label far too well, the best first.
+        """Probes that predict the label far too well without anatomy, the best first.
 
         Those that look at the border are left out, for anatomy reaches into it.
         """
+        limits = {"acquisition": LOUD_SHORTCUT, "covariate": LOUD_COVARIATE, "baseline": 1.0}
         loud = [
             probe
             for probe in self.shortcuts
-            if probe.kind == "acquisition" and "border" not in probe.name
-            if probe.ci_low is not None and probe.ci_low > LOUD_SHORTCUT
+            if not (probe.kind == "acquisition" and "border" in probe.name)
+            if probe.ci_low is not None and probe.ci_low > limits[probe.kind]
         ]
         return tuple(sorted(loud, key=lambda probe: -(probe.auroc or 0.0)))
 
@@ -80,6 +83,7 @@ def audit_images(
     reasons: Sequence[str],
     task: Literal["classify", "regress"],
     no_shortcuts: str = "",
+    details: Sequence[str] | None = None,
 ) -> Audit:
     """Look at a data set.
 
@@ -90,12 +94,13 @@ def audit_images(
         reasons: Why an image could not be decoded, N texts; `` where it could.
         task: What the targets are.
         no_shortcuts: Why no probe can be made, such as labels without a meaning; `` makes them.
+        details: The reasons in words.
     """
     exact, near = copies.exact.tolist(), copies.near.tolist()
     torn = contradictions(exact, manifest.targets)
     known = {row for rows in torn for row in rows}
     near_torn = contradictions(near, manifest.targets)
-    counts = _class_counts(manifest) if task == "classify" else ()
+    counts = _class_counts(manifest, by_name=bool(no_shortcuts)) if task == "classify" else ()
     usable = np.array([not reason for reason in reasons], dtype=np.bool_)
     why = no_shortcuts or _no_probes(manifest, usable, task)
     return Audit(
@@ -105,14 +110,24 @@ def audit_images(
         near_contradictions=tuple(rows for rows in near_torn if not known.issuperset(rows)),
         lacking=tuple(count for count in counts if not count.images),
         few=tuple(count for count in counts if 0 < count.patients < FEWEST_PATIENTS),
-        shortcuts=() if why else _shortcuts(manifest, signatures, usable),
+        shortcuts=() if why else _shortcuts(manifest, signatures, usable, near),
         no_shortcuts=why,
-        oddities=odd_images(signatures, reasons),
+        oddities=odd_images(signatures, reasons, details),
     )
 
 
-def _class_counts(manifest: Manifest) -> tuple[ClassCount, ...]:
-    """Every class of every split that holds an image; images in no split are left out."""
+def _class_counts(manifest: Manifest, by_name: bool) -> tuple[ClassCount, ...]:
+    """Every class of every split that holds an image; images in no split are left out.
+
+    Args:
+        manifest: With its splits.
+        by_name: Take the classes as the data name them, for which is sick is not known.
+    """
+    names = np.array(
+        manifest.classes if by_name else [CLASS_NAMES[int(t)] for t in manifest.targets],
+        dtype=object,
+    )
+    known = sorted(set(manifest.classes)) if by_name else CLASS_NAMES
     splits = np.array(manifest.splits, dtype=object)
     patients = np.array(manifest.patients, dtype=object)
     found = []
@@ -120,8 +135,8 @@ def _class_counts(manifest: Manifest) -> tuple[ClassCount, ...]:
         inside = splits == split
         if not inside.any():
             continue
-        for target, name in enumerate(CLASS_NAMES):
-            rows = inside & (manifest.targets == target)
+        for name in known:
+            rows = inside & (names == name)
             found.append(
                 ClassCount(split, name, len(set(patients[rows].tolist())), int(rows.sum()))
             )
@@ -136,13 +151,18 @@ def _no_probes(manifest: Manifest, usable: NDArray[np.bool_], task: str) -> str:
 
 
 def _shortcuts(
-    manifest: Manifest, signatures: Signatures, usable: NDArray[np.bool_]
+    manifest: Manifest,
+    signatures: Signatures,
+    usable: NDArray[np.bool_],
+    near: Sequence[int],
 ) -> tuple[ProbeResult, ...]:
+    """Probes in which neither a patient nor a copy of a picture stands on both sides."""
+    groups = joined_groups(manifest.patients, near)
     rows = np.flatnonzero(usable)
     places = rows.tolist()
     return shortcut_probes(
         signatures if usable.all() else signatures[rows],
         manifest.targets[rows].astype(np.int64),
-        [manifest.patients[row] for row in places],
+        [groups[row] for row in places],
         {name: [cells[row] for row in places] for name, cells in manifest.columns.items()},
     )

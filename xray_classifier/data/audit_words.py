@@ -9,9 +9,10 @@ from xray_classifier.data.audit import FEWEST_PATIENTS, Audit
 from xray_classifier.data.leaks import Group, Leaks
 from xray_classifier.data.manifest import Manifest
 from xray_classifier.data.probes import in_words
-from xray_classifier.data.quality import KINDS
+from xray_classifier.data.quality import KINDS, Oddity
 from xray_classifier.files import printable
 
+CHANCE = 0.5
 EXAMPLES = 20
 SHOWN = 5
 MEMBERS_SHOWN = 4
@@ -84,6 +85,34 @@ def audit_lines(audit: Audit, manifest: Manifest) -> list[str]:
     ]
 
 
+def audit_verdict(audit: Audit, manifest: Manifest) -> str:
+    """What the audit comes to, in one line."""
+    leaks = audit.leaks
+    exactly = {group.rows for group in leaks.exact}
+    counts = (
+        (len(leaks.patients), "patient"),
+        (len(leaks.exact), "picture"),
+        (sum(group.rows not in exactly for group in leaks.near), "group of near copies"),
+    )
+    torn = [_many(count, what) for count, what in counts if count > 0]
+    if torn:
+        return f"NOT FIT FOR TESTING: {', '.join(torn)} in more than one split"
+    unseen = unseen_words(audit, manifest)
+    if unseen:
+        return f"no leak found, but {'; '.join(unseen)}"
+    return "no leak found; cropped, mirrored or inverted copies are not searched for"
+
+
+def unseen_words(audit: Audit, manifest: Manifest) -> list[str]:
+    """What could not be looked at."""
+    unseen = []
+    if not manifest.patients_known:
+        unseen.append("patients are unknown")
+    if audit.no_shortcuts:
+        unseen.append(f"shortcuts were not looked for ({audit.no_shortcuts})")
+    return unseen
+
+
 def leak_lines(leaks: Leaks, manifest: Manifest) -> list[str]:
     """What stands in more than one split with the worst groups, then what repeats inside one.
 
@@ -106,15 +135,15 @@ def leak_lines(leaks: Leaks, manifest: Manifest) -> list[str]:
     exactly = {group.rows for group in leaks.exact}
     nearly = [group for group in leaks.near if group.rows not in exactly]
     if nearly:
+        n_images = sum(len(group.rows) for group in nearly)
         found.append(
-            f"LEAK: {_many(len(leaks.near_rows), 'image')} with a near or exact copy in another "
-            f"split ({_many(len(leaks.near), 'group')}): re-encoded, resized or re-windowed"
-            + _worst(nearly, manifest)
+            f"LEAK: {_many(n_images, 'image')} in {_many(len(nearly), 'group')} of near copies in "
+            "more than one split: re-encoded, resized or re-windowed" + _worst(nearly, manifest)
         )
     if not leaks.across:
         found.append(_no_leak(manifest))
     inside = ((len(leaks.exact_inside), "exact"), (len(leaks.near_inside), "near"))
-    said = [f"{_many(count, 'group')} of {kind} copies" for count, kind in inside if count]
+    said = [_many(count, f"group of {kind} copies") for count, kind in inside if count]
     if said:
         found.append(f"inside one split: {' and '.join(said)}")
     return found
@@ -140,12 +169,14 @@ def label_lines(audit: Audit, manifest: Manifest) -> list[str]:
         if groups
     ]
     for count in audit.lacking:
-        found.append(f"LABELS: the {_split(count.split)} images hold no {count.name} one")
+        name = printable(count.name)
+        found.append(f"LABELS: the {_split(count.split)} images hold no {name} one")
     for count in audit.few:
-        who = "patients" if manifest.patients_known else "images (patients are unknown)"
+        who = "patient" if manifest.patients_known else "image"
+        said = "" if manifest.patients_known else " (patients are unknown)"
         found.append(
-            f"labels: only {count.patients} {count.name} {who} in {_split(count.split)}, fewer "
-            f"than {FEWEST_PATIENTS}: figures on them say little"
+            f"labels: only {_many(count.patients, f'{printable(count.name)} {who}')}{said} in "
+            f"{_split(count.split)}, fewer than {FEWEST_PATIENTS}: figures on them say little"
         )
     return found
 
@@ -153,9 +184,17 @@ def label_lines(audit: Audit, manifest: Manifest) -> list[str]:
 def _shortcut_lines(audit: Audit) -> list[str]:
     if audit.no_shortcuts:
         return [f"shortcuts: not looked for, {audit.no_shortcuts}"]
-    shown = [probe for probe in audit.shortcuts if probe.auroc is not None]
     loud = audit.loud_shortcuts
-    return [f"{'SHORTCUT' if p in loud else p.kind}: {in_words(p)}" for p in shown]
+    shown = [p for p in audit.shortcuts if p.ci_low is not None and p.ci_low > CHANCE]
+    lines = [f"{'SHORTCUT' if p in loud else p.kind}: {in_words(p)}" for p in shown]
+    rest = [p.name for p in audit.shortcuts if p.auroc is not None and p not in shown]
+    if rest:
+        lines.append(f"no better than chance: {', '.join(map(printable, rest))}")
+    if loud:
+        lines.append(
+            "  a model may learn this instead of the disease: judge it on films of another source"
+        )
+    return lines
 
 
 def odd_lines(audit: Audit) -> list[str]:
@@ -174,11 +213,27 @@ def _quality_lines(audit: Audit, manifest: Manifest) -> list[str]:
     lines = []
     for kind, meaning in KINDS.items():
         odd = [o for o in audit.oddities if o.kind == kind]
-        if odd:
+        if kind == "unreadable":
+            lines += _unreadable_lines(odd, manifest)
+        elif odd:
             names = ", ".join(printable(manifest.ids[o.row]) for o in odd[:3])
             more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
             lines.append(f"quality: {len(odd)} {kind} ({meaning}): {names}{more}")
     return lines
+
+
+def _unreadable_lines(odd: Sequence[Oddity], manifest: Manifest) -> list[str]:
+    """A line for each reason, with what to do, the most frequent first."""
+    by_reason: dict[str, list[int]] = {}
+    for one in odd:
+        by_reason.setdefault(one.detail, []).append(one.row)
+    ordered = sorted(by_reason.items(), key=lambda pair: -len(pair[1]))
+    return [
+        f"quality: {len(rows)} unreadable ({detail}): "
+        + ", ".join(printable(manifest.ids[row]) for row in rows[:3])
+        + (f" and {len(rows) - 3} more" if len(rows) > 3 else "")
+        for detail, rows in ordered
+    ]
 
 
 def _worst(groups: Sequence[Group], manifest: Manifest, labels: bool = False) -> str:
@@ -223,7 +278,9 @@ def _later(groups: Sequence[Group], later: Sequence[int]) -> list[int]:
 
 
 def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+    if count != 1:
+        what = what.replace("group of", "groups of") if "group of" in what else f"{what}s"
+    return f"{count:,} {what}"
 
 
 def _split(name: str) -> str:

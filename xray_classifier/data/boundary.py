@@ -26,7 +26,9 @@ REASONS = (
     "unreadable",  # damaged, or the decoder failed
     "multi_image",  # more than one picture: an NPZ, an animation, many pages or frames
     "unsupported_mode",  # 16 bits per colour, or a colour space without a luma
-    "unsupported_dicom",  # a DICOM whose encoding or photometry is not handled
+    "unsupported_syntax",  # a DICOM in a transfer syntax that is not decoded
+    "colour_dicom",  # a DICOM that is not grey
+    "unsupported_dicom",  # a DICOM whose header makes no sense
     "for_processing",  # raw detector data; data.image.for_processing=accept takes it all the same
     "no_pixels",  # a DICOM without an image
     "bad_shape",  # an array that is not one film
@@ -52,8 +54,36 @@ DECODER_LOGGERS = (
 )
 
 _lock = threading.Lock()
+_importing = threading.Lock()
+_warm: set[str] = set()
 _silence = contextlib.ExitStack()
 _inside = 0
+
+
+def warm_up(dicom: bool) -> None:
+    """Import the decoders, one thread at a time: a half-imported package fails in another thread.
+
+    Args:
+        dicom: pydicom and GDCM as well; they take a while.
+    """
+    done = "dicom" if dicom else "pictures"
+    if done in _warm:
+        return
+    with _importing:
+        import PIL.Image
+
+        PIL.Image.init()
+        if dicom:
+            import gdcm  # noqa: F401
+            import pydicom.config
+            import pydicom.datadict
+            import pydicom.dataset
+            import pydicom.encaps
+            import pydicom.filereader
+            import pydicom.multival
+            import pydicom.pixels.decoders.base
+            import pydicom.uid  # noqa: F401
+        _warm.update(("pictures", done))
 
 
 def check_file(path: Path) -> None:
@@ -122,6 +152,8 @@ def decoding() -> Iterator[None]:
             yield
         except DecodeError:
             raise
+        except ImportError:
+            raise  # a broken installation, not a damaged file
         # Damaged files make decoders raise almost anything, SyntaxError and RecursionError among
         # them. `from None`, for their messages can quote the header, and tracebacks are logged.
         except Exception as error:

@@ -33,7 +33,7 @@ from xray_classifier.errors import DataError, OutputError
 from xray_classifier.files import make_folder, printable
 from xray_classifier.locks import if_free, turn
 
-DECODER_VERSION = 2  # raise it when decoding gives other pixels, so that old entries are not used
+DECODER_VERSION = 3  # raise it when decoding gives other pixels, so that old entries are not used
 TRIES = 3
 ENTRY_NAME = re.compile(r"([0-9a-f]{24})|\.([0-9a-f]{24})\..+")
 
@@ -45,7 +45,8 @@ class CachedImages:
     Attributes:
         images: (N, S, S) uint8 memory map, in manifest order; zeros where decoding failed.
         signatures: (N,) of SIGNATURE, memory map; zeros where decoding failed.
-        reasons: Why an image could not be decoded, (N,) texts; empty where it could.
+        reasons: Why an image could not be decoded, (N,) codes; empty where it could.
+        details: The same in words, with what to do, (N,) texts; nothing in them is of the file.
         digests: Content digest per image, (N,) hexadecimal texts; files by their bytes.
         reused: True when this run decoded nothing.
     """
@@ -53,6 +54,7 @@ class CachedImages:
     images: NDArray[np.uint8]
     signatures: Signatures
     reasons: tuple[str, ...]
+    details: tuple[str, ...]
     digests: tuple[str, ...]
     reused: bool
 
@@ -104,8 +106,15 @@ def cached_images(
             with turn(lock_of(entry), _Wait(entry, len(manifest), progress, waiting)):
                 opened, reused = _built(entry, manifest, digests, settings, workers, progress)
         if opened is not None:
-            reasons = tuple(opened.reasons.get(str(row), "") for row in range(len(manifest)))
-            return CachedImages(opened.images, opened.signatures, reasons, digests, reused)
+            told = [opened.reasons.get(str(row), "") for row in range(len(manifest))]
+            return CachedImages(
+                images=opened.images,
+                signatures=opened.signatures,
+                reasons=tuple(text.partition("\n")[0] for text in told),
+                details=tuple(text.partition("\n")[2] for text in told),
+                digests=digests,
+                reused=reused,
+            )
     raise DataError(
         "images changed while they were decoded, each time of "
         f"{TRIES}; wait until nothing writes to {printable(manifest.root)}"

@@ -208,7 +208,7 @@ def _write_window(
     for row in rows:
         film = next(films)
         if isinstance(film, DecodeError):
-            reasons[str(row)] = film.reason
+            reasons[str(row)] = f"{film.reason}\n{film.detail}"
             content = blank
         else:
             signatures[row - rows.start] = film.signature[0]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xray_classifier.data.boundary import REASONS, check_pixels, decoding, read_bytes
+from xray_classifier.data.boundary import REASONS, check_pixels, decoding, read_bytes, warm_up
 from xray_classifier.data.dicom import is_dicom, read_dicom
 from xray_classifier.data.film import (
     Film,
@@ -67,6 +67,7 @@ def read_film(path: Path, for_processing: str = "reject") -> Film:
         DecodeError: The file cannot be used; `reason` is one of `REASONS`.
     """
     content = read_bytes(path)
+    warm_up(is_dicom(content))
     if is_dicom(content):
         return read_dicom(content, for_processing)
     if content.startswith(b"PK\x03\x04") and b".npy" in content[:256]:

@@ -123,7 +123,7 @@ def _refuse_other_kinds(dataset: "Dataset", for_processing: str) -> None:
     grey = dataset.get("PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
     if not grey or dataset.get("SamplesPerPixel") != 1:
         raise DecodeError(
-            "unsupported_dicom",
+            "colour_dicom",
             "a colour DICOM; save the film as grey (MONOCHROME1 or MONOCHROME2)",
         )
 

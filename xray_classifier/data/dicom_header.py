@@ -153,7 +153,7 @@ def _supported(syntax: str) -> str:
     uid = UID(syntax, validation_mode=IGNORE)
     name = uid.name if uid.type else "unknown"
     raise DecodeError(
-        "unsupported_dicom",
+        "unsupported_syntax",
         f"transfer syntax not supported: {name}; save the film as Explicit VR Little Endian",
     )
 

@@ -125,6 +125,8 @@ def _proposal(
         return labels_override(["A"], ["B", "C"])
     like_healthy, _ = guess_roles(counts)
     free = [name for name in sorted(counts) if name not in (*healthy, *sick, *ignore)]
+    if free and not any(name in like_healthy or name in healthy for name in counts):
+        return labels_override(["A"], ["B"])  # which is which, only a person can say
     return labels_override(
         [n for n in sorted(counts) if n in healthy or (n in free and n in like_healthy)] or ["A"],
         [n for n in sorted(counts) if n in sick or (n in free and n not in like_healthy)] or ["B"],

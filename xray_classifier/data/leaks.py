@@ -8,11 +8,12 @@ same": patient keys, groups of equal pixels, connected components of near pairs.
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xray_classifier.data.neighbours import Details, connected, near_pairs
+from xray_classifier.data.neighbours import Details, connected, correlated, near_pairs
 from xray_classifier.data.signature import Signatures
 from xray_classifier.data.splits import SPLITS
 
@@ -34,12 +35,23 @@ class Copies:
     near: NDArray[np.int64]
 
 
-def find_copies(signatures: Signatures, usable: NDArray[np.bool_]) -> Copies:
+SAME_NAME_CORRELATION = 0.985
+"""Thumbnails of files of one name that correlate so well show one picture, whatever their hashes
+say: a film with next to no structure, shrunk and compressed, keeps its looks but not its hash."""
+SAME_NAME_MOST = 20
+"""A name that more files than this share, such as image.png, says nothing."""
+
+
+def find_copies(
+    signatures: Signatures, usable: NDArray[np.bool_], names: Sequence[str] = ()
+) -> Copies:
     """Exact and near copies among images.
 
     Args:
         signatures: (N,) records of SIGNATURE.
         usable: Which images were decoded, shape (N,).
+        names: Path of each image; files of one name are compared by their looks alone. May be
+            empty.
     """
     rows = np.flatnonzero(usable)
     known = signatures if usable.all() else signatures[rows]  # a copy of all may not fit
@@ -53,8 +65,25 @@ def find_copies(signatures: Signatures, usable: NDArray[np.bool_]) -> Copies:
         details = Details(known["detail"], sides)
         pairs = near_pairs(known["perceptual"], known["thumb"], details=details)
         same = np.stack([first[group], np.arange(len(rows))], axis=1)
-        near[rows] = rows[connected(len(rows), np.concatenate([pairs, same]))]
+        named = _of_one_name(known["thumb"], [names[row] for row in rows.tolist()] if names else ())
+        near[rows] = rows[connected(len(rows), np.concatenate([pairs, same, named]))]
     return Copies(exact, near)
+
+
+def _of_one_name(thumbs: NDArray[np.uint8], names: Sequence[str]) -> NDArray[np.int64]:
+    """Pairs of images that look alike and whose files have one name, the ending apart; (n, 2)."""
+    stems = [name.rpartition("/")[2].rpartition(".")[0] for name in names]
+    pairs = [
+        pair
+        for stem, rows in _groups(stems)
+        if stem and len(rows) <= SAME_NAME_MOST
+        for pair in combinations(rows, 2)
+    ]
+    if not pairs:
+        return np.empty((0, 2), np.int64)
+    ends = np.array(pairs, dtype=np.int64)
+    alike = correlated(thumbs, ends[:, 0], ends[:, 1], SAME_NAME_CORRELATION)
+    return np.asarray(ends[alike])
 
 
 @dataclass(frozen=True)
@@ -81,7 +110,7 @@ class Leaks:
         exact_inside: Pictures that stand more than once, but in one split only.
         near_inside: Near copies in one split only, groups of exact copies alone left out.
         later: Rows whose patient or picture stands in an earlier split (validation after train,
-            test after both), ascending.
+            test after both), also by way of another patient's copy, ascending.
     """
 
     patients: tuple[Group, ...]
@@ -116,11 +145,9 @@ def find_leaks(patients: Sequence[str], copies: Copies, splits: Sequence[str]) -
     torn_patients = [(key, rows) for key, rows in same_patient if _torn(rows, splits)]
     torn_pixels = [rows for _, rows in same_pixels if _torn(rows, splits)]
     torn_looks = [rows for _, rows in same_looks if _torn(rows, splits)]
-    later = {
-        row
-        for rows in [*(rows for _, rows in torn_patients), *torn_looks]
-        for row in _later(rows, splits)
-    }
+    # A chain counts: who shares a picture with a patient of an earlier split is known as well.
+    joined = _groups(joined_groups(patients, near))
+    later = {row for _, rows in joined if _torn(rows, splits) for row in _later(rows, splits)}
     return Leaks(
         patients=_largest_first([(str(key), rows) for key, rows in torn_patients]),
         exact=_largest_first([("", rows) for rows in torn_pixels]),
@@ -164,24 +191,39 @@ def joined_groups(patients: Sequence[str], pictures: Sequence[Hashable]) -> tupl
     return tuple(root(patient) for patient in patients)
 
 
-def mended_splits(groups: Sequence[str], splits: Sequence[str]) -> tuple[str, ...]:
-    """The splits after each group that is torn has moved, whole, to where most of it stands.
+def mended_splits(
+    groups: Sequence[str], splits: Sequence[str], strata: Sequence[str]
+) -> tuple[str, ...]:
+    """The splits after each group that is torn has moved, whole, to one of its splits.
+
+    The largest groups choose first, and each takes the split that lacks most, class by class, of
+    what it held before; so the splits keep their sizes as well as whole groups allow.
 
     Args:
         groups: Group key per image, as `joined_groups` gives.
         splits: train, val, test or `` per image.
+        strata: What to keep in proportion, per image: class names, or bins of a number.
 
     Returns:
-        A split per image. An image without one follows its group if that was torn; of two splits
-        that hold as much of a group, the earlier one in the order train, val, test takes it.
+        A split per image. An image without one follows its group if that was torn. Ties go to the
+        earlier split in the order train, val, test.
     """
     moved = list(splits)
-    for _, rows in _groups(groups):
-        if _torn(rows, splits):
-            counts = Counter(splits[row] for row in rows if splits[row])
-            home = max(counts, key=lambda name: (counts[name], -SPLIT_ORDER[name]))
-            for row in rows:
-                moved[row] = home
+    torn = [rows for _, rows in _groups(groups) if _torn(rows, splits)]
+    lacking: Counter[tuple[str, str]] = Counter()
+    for rows in torn:
+        lacking.update((splits[row], strata[row]) for row in _placed(rows, splits))
+    for rows in sorted(torn, key=lambda rows: (-len(rows), rows)):
+        counts = Counter(strata[row] for row in rows)
+        homes = sorted({splits[row] for row in _placed(rows, splits)}, key=SPLIT_ORDER.__getitem__)
+
+        def gain(split: str, counts: Counter[str] = counts) -> int:
+            return sum(n * (2 * lacking[split, name] - n) for name, n in counts.items())
+
+        home = max(homes, key=gain)
+        for row in rows:
+            moved[row] = home
+            lacking[home, strata[row]] -= 1
     return tuple(moved)
 
 

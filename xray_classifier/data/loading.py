@@ -14,6 +14,7 @@ from xray_classifier.config import DataConfig
 from xray_classifier.data.audit import Audit, audit_images
 from xray_classifier.data.audit_words import label_lines, leak_lines, odd_lines
 from xray_classifier.data.cache import CachedImages, cached_images, default_cache_folder
+from xray_classifier.data.folds import fold_splits
 from xray_classifier.data.leaks import Copies, find_copies, find_leaks, joined_groups
 from xray_classifier.data.manifest import Manifest, build_manifest
 from xray_classifier.data.patients import UNKNOWN, patients_of_headers
@@ -21,7 +22,7 @@ from xray_classifier.data.signature import Signatures
 from xray_classifier.data.splits import carve, strata_of
 from xray_classifier.errors import DataError, LeakError
 from xray_classifier.files import printable
-from xray_classifier.terminal import Terminal
+from xray_classifier.terminal import Terminal, command
 
 SHOWN = 10
 WHAT_CHANGES = "images added, removed, edited, relabelled or moved to another split"
@@ -131,7 +132,11 @@ def run_loading(data: DataConfig, task: Task, terminal: Terminal) -> Radiographs
     unreadable = [row for row, reason in enumerate(reasons) if reason]
     unread = []
     if unreadable:
-        found = _listed(manifest, unreadable, reasons)
+        told = [
+            f"{reason}: {detail}" if detail else reason
+            for reason, detail in zip(cached.reasons, cached.details, strict=True)
+        ]
+        found = _listed(manifest, unreadable, told)
         if data.unreadable == "stop":
             raise DataError(
                 f"{len(unreadable)} of {len(manifest)} images cannot be read:\n{found}\n"
@@ -140,13 +145,15 @@ def run_loading(data: DataConfig, task: Task, terminal: Terminal) -> Radiographs
         unread.append(f"{len(unreadable)} unreadable images are left out:\n{found}")
     manifest = with_dicom_patients(manifest, cached.signatures, data.patient)
     usable = np.array([not reason for reason in reasons], dtype=np.bool_)
-    copies = find_copies(cached.signatures, usable)
-    leaked, said = _leaked(data.audit, manifest, copies)
+    copies = find_copies(cached.signatures, usable, manifest.ids)
+    leaked, said = _leaked(data, manifest, copies)
     usable[list(leaked)] = False
     manifest = _placed_where_usable(data, task, manifest, copies, usable)
     audit = None
     if data.audit != "off":
-        audit = audit_images(manifest, copies, cached.signatures, cached.reasons, task)
+        audit = audit_images(
+            manifest, copies, cached.signatures, cached.reasons, task, details=cached.details
+        )
         said += [*label_lines(audit, manifest), *odd_lines(audit)]
         manifest = manifest.with_splits(
             ["" if row in leaked else split for row, split in enumerate(manifest.splits)]
@@ -228,15 +235,27 @@ def placed(data: DataConfig, task: Task, manifest: Manifest, copies: Copies) -> 
         DataError: There are too few patients to fill the splits.
     """
     groups = joined_groups(manifest.patients, copies.near.tolist())
+    strata = strata_of(manifest.targets, task)
     carved = carve(
         groups,
-        strata_of(manifest.targets, task),
+        strata,
         manifest.splits,
         val=data.split.val,
         test=data.split.test,
         seed=data.split.seed,
         every_stratum=task == "classify",
     )
+    if data.split.fold is not None:
+        fold, folds = data.split.fold
+        carved = fold_splits(
+            groups,
+            strata,
+            carved,
+            fold=fold,
+            folds=folds,
+            seed=data.split.seed,
+            every_stratum=task == "classify",
+        )
     return manifest.with_splits(carved)
 
 
@@ -258,13 +277,13 @@ def _placed_where_usable(
     return manifest.with_splits(splits)
 
 
-def _leaked(setting: str, manifest: Manifest, copies: Copies) -> tuple[set[int], list[str]]:
+def _leaked(data: DataConfig, manifest: Manifest, copies: Copies) -> tuple[set[int], list[str]]:
     """Rows of a later split whose patient or picture an earlier one holds, and what to say of them.
 
     Raises:
         LeakError: There are such rows, and `data.audit` is strict.
     """
-    if setting == "off":
+    if data.audit == "off":
         return set(), ["data.audit is off: leaks between splits were not looked for"]
     leaks = find_leaks(manifest.patients, copies, manifest.splits)
     if not leaks.across:
@@ -275,11 +294,12 @@ def _leaked(setting: str, manifest: Manifest, copies: Copies) -> tuple[set[int],
         for name, count in sorted(per_split.items())
     )
     found, seen = leak_lines(leaks, manifest), f"{what} were seen in an earlier split"
-    if setting == "strict":
+    if data.audit == "strict":
+        check = command("check", data.path or "DATA", "--fix", "manifest.csv")
         raise LeakError(
             "\n".join([*found, seen]) + "\nA model is too good on images whose patient or picture "
-            "it knows. `xray-classifier check DATA --fix MANIFEST.csv` writes splits in which such "
-            "images stand together; data.audit=warn leaves them out of validation and test"
+            f"it knows. Write splits in which such images stand together:\n  {check}\n"
+            "or leave them out of validation and test with data.audit=warn"
         )
     return set(leaks.later), [*found, f"{seen} and are left out (data.audit: warn)"]
 

@@ -308,6 +308,8 @@ def _patients(found: Found, pattern: str | None) -> Patients:
     """Patients from the data's own column, else from the names."""
     if found.patients is not None:
         lacking = sum(not key for key in found.patients)
+        if lacking == len(found.patients):
+            return unknown_patients(found.ids, "the column of patients is empty")
         keys = tuple(key or name for key, name in zip(found.patients, found.ids, strict=True))
         note = f"{lacking} images name no patient and count as a patient each"
         return Patients(keys, True, None, (note,) if lacking else ())

@@ -38,6 +38,9 @@ NEAR_DETAIL = 0.975
 """Least correlation of finer structure of near films. Copies of 51 real and 60 drawn films of 96 px
 and more, re-encoded at quality 30, re-windowed with up to 10 % clipped at each end, or with noise,
 had 0.979 or more; the most alike of 1,600 drawn films, of two people, had 0.974."""
+SURE_CORRELATION = 0.997
+"""Thumbnails that correlate so well need no agreement in detail: no two of 1,600 drawn films of
+different people do, and a copy in poor quality may lose its detail."""
 DETAILED_PX = 96
 """Films with a shorter side than this have no finer structure that survives a copy."""
 
@@ -105,6 +108,24 @@ def near_pairs(
     for chunk in range(CHUNKS):
         search.link_all(chunk)
     return search.pairs()
+
+
+def correlated(
+    thumbs: NDArray[np.uint8], one: Places, other: Places, least: float
+) -> NDArray[np.bool_]:
+    """Whether the thumbnails of pairs correlate at least so well; a constant one never does.
+
+    Args:
+        thumbs: Thumbnail per film, (n_films, 32, 32) uint8.
+        one: Places of films, (n_pairs,).
+        other: Places of films, (n_pairs,).
+        least: Smallest correlation.
+    """
+    places, ends = np.unique(np.concatenate([one, other]), return_inverse=True)
+    few = _Thumbs(thumbs[places])
+    left, right = ends[: len(one)], ends[len(one) :]
+    varied = (few.variances[left] > 0) & (few.variances[right] > 0)
+    return np.asarray(few.correlate(left, right, least) & varied)
 
 
 def connected(n: int, pairs: Places) -> Places:
@@ -246,10 +267,11 @@ class _Search:
         """Keep and join those of some pairs that are apart so far and whose thumbnails agree."""
         apart = self.labels[one] != self.labels[other]
         one, other = one[apart], other[apart]
-        alike = self.thumbs.correlate(self.films[one], self.films[other])
+        alike = self.thumbs.correlate(self.films[one], self.films[other], NEAR_CORRELATION)
         one, other = one[alike], other[alike]
         if self.details is not None:
-            alike = self.details.agree(self.films[one], self.films[other])
+            alike = self.thumbs.correlate(self.films[one], self.films[other], SURE_CORRELATION)
+            alike |= self.details.agree(self.films[one], self.films[other])
             one, other = one[alike], other[alike]
         pairs = np.stack([one, other], axis=1)
         if len(pairs):
@@ -265,15 +287,15 @@ class _Thumbs:
         self.sums = thumbs.sum(axis=(1, 2), dtype=np.int64)
         self.variances = self._covariances(np.arange(len(thumbs)), np.arange(len(thumbs)))
 
-    def correlate(self, one: Places, other: Places) -> NDArray[np.bool_]:
-        """Whether each pair's correlation is at least `NEAR_CORRELATION`; (n_pairs,).
+    def correlate(self, one: Places, other: Places, least: float) -> NDArray[np.bool_]:
+        """Whether each pair's correlation is at least `least`; (n_pairs,).
 
         Args:
             one: Places of thumbnails that are not constant, (n_pairs,).
             other: The same.
         """
         scale = np.sqrt(self.variances[one].astype(np.float64) * self.variances[other])
-        return np.asarray(self._covariances(one, other) >= NEAR_CORRELATION * scale)
+        return np.asarray(self._covariances(one, other) >= least * scale)
 
     def _covariances(self, one: Places, other: Places) -> Places:
         """1024^2 times the covariance of each pair; (n_pairs,)."""

@@ -36,8 +36,8 @@ SUBJECTS = {
     "container": "file format",
     "scanner": "scanner",
     "border": "border of the film",
-    "acquisition": "size, format and the like together",
-    "acquisition_and_border": "these and the border together",
+    "acquisition": "all file properties together",
+    "acquisition_and_border": "file properties and border together",
     "thumbnail": "thumbnail of 8 x 8 pixels",
 }
 NOTES = {

@@ -43,7 +43,7 @@ KINDS = {
     "blank": "one grey level only",
     "almost_blank": "shows next to nothing",
     "inverted": "black and white are swapped, compared with the other films",
-    "turned": "turned by 90 or 180 degrees, compared with the other films",
+    "turned": "turned by 90 degrees, or plainly by 180, compared with the other films",
     "unusual_aspect": "much longer or wider than the other films",
     "colour": "a coloured picture among films",
     "burned_in": "DICOM says that text is burned into the pixels; it may name the patient",
@@ -58,7 +58,7 @@ class Oddity:
     Attributes:
         row: Its row.
         kind: One of KINDS.
-        detail: A number or a reason code; never text of the file.
+        detail: A number, or a reason with what to do; never text of the file.
     """
 
     row: int
@@ -66,15 +66,22 @@ class Oddity:
     detail: str
 
 
-def odd_images(signatures: Signatures, reasons: Sequence[str]) -> tuple[Oddity, ...]:
+def odd_images(
+    signatures: Signatures, reasons: Sequence[str], details: Sequence[str] | None = None
+) -> tuple[Oddity, ...]:
     """What is odd about which image, by row; an image may be odd in several ways.
 
     Args:
         signatures: (N,) records of SIGNATURE.
-        reasons: Why an image could not be decoded, N texts; `` where it could.
+        reasons: Why an image could not be decoded, N codes; `` where it could.
+        details: The same in words, N texts; None if there are no words.
     """
     unread = [
-        Oddity(row, "blank" if reason == "blank" else "unreadable", reason)
+        Oddity(
+            row,
+            "blank" if reason == "blank" else "unreadable",
+            f"{reason}: {details[row]}" if details is not None and details[row] else reason,
+        )
         for row, reason in enumerate(reasons)
         if reason
     ]

@@ -12,7 +12,10 @@ from xray_classifier.data.tree import Tree, list_tree
 from xray_classifier.errors import DataError
 from xray_classifier.files import printable
 
-IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "tif", "tiff", "bmp", "dcm", "dicom")
+IMAGE_SUFFIXES = (
+    "png", "jpg", "jpeg", "jpe", "jfif", "tif", "tiff", "bmp", "dcm", "dicom", "webp", "gif", "jp2",
+    "j2k", "pgm", "ppm", "pnm",
+)  # fmt: skip
 LAYOUTS = (
     "expected class folders with images in them (NORMAL/a.png, PNEUMONIA/b.png), with or without "
     "train, val and test folders above (train/NORMAL/a.png)"

@@ -230,7 +230,8 @@ def _refuse_missing(table: Table, missing: Sequence[str], root: Path) -> None:
         slash = "; write / between folders" if all("\\" in text for text in missing) else ""
         raise DataError(
             f"{printable(table.path)}: {len(missing)} of {len(table.rows)} files do not exist "
-            f"below {printable(root)}: {_first(missing)}{slash}"
+            f"below {printable(root)}: {_first(missing)}{slash}; if they lie below another folder, "
+            "name it with data.root=DIR"
         )
 
 

@@ -137,6 +137,7 @@ class AuditContent:
         title: Heading of the page.
         verdict: The result in words, one text per paragraph; the first leads.
         alarm: Whether what was found spoils a training or its judgement.
+        unseen: What could not be looked at; without an alarm the page then says "Incomplete".
         leaks: What stands in more than one split, or more than once.
         labels: Contradicting labels, lacking classes, few patients.
         probes: What tells the classes apart without being anatomy, in order within each kind.
@@ -149,6 +150,7 @@ class AuditContent:
     title: str
     verdict: tuple[str, ...] = ()
     alarm: bool = False
+    unseen: tuple[str, ...] = ()
     leaks: tuple[Gallery, ...] = ()
     labels: tuple[Gallery, ...] = ()
     probes: tuple[ProbeRow, ...] = ()
