@@ -192,3 +192,17 @@ def test_a_gradient_that_is_not_finite_takes_no_step_whatever_the_parts() -> Non
     with pytest.raises(NonFiniteError):
         wild.step(torch.arange(8))
     assert same_weights(before, weights_of(wild.model))
+
+
+def test_images_with_outputs_that_are_not_finite_are_named() -> None:
+    one = trainer(stack((5,)), n=20)
+    one.name_of = lambda row: f"film{row}"
+    index = torch.tensor([4, 9, 13])
+
+    def spoil(module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
+        return outputs * torch.tensor([1.0, float("nan"), 1.0])
+
+    one.model.register_forward_hook(spoil)
+    with pytest.raises(NonFiniteError, match="film9\\)") as caught:
+        one.step(index)
+    assert "film4" not in str(caught.value)

@@ -271,3 +271,13 @@ def test_resume_auto_says_that_it_begins_anew(
     said = program("train", "-c", "mlp", "-o", tmp_path / "runs", "--resume", "auto", *keys)
     assert said.code == 0
     assert "no unfinished run of mlp" in said.out
+
+
+def test_another_torch_is_told_on_resume(
+    program: Program, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(program, films, tmp_path)["run_dir"]
+    monkeypatch.setattr("torch.__version__", "9.9.9")
+    said = program("train", "--resume", run, "train.epochs=4")
+    assert said.code == 0, said.err
+    assert "this is 9.9.9" in said.out

@@ -22,6 +22,7 @@ from xray_classifier.devices import number_format, torch_device
 from xray_classifier.distributed import Ranks, local_device
 from xray_classifier.ema import Ema
 from xray_classifier.errors import DataError, UsageError
+from xray_classifier.files import printable
 from xray_classifier.history import COLUMNS, History, Monitor, Run, direction, plateau_drops
 from xray_classifier.losses import BinaryCrossEntropy, SquaredError, balanced_pos_weight
 from xray_classifier.memory import Memory, remembered
@@ -110,6 +111,7 @@ def run_building(config: Config, radiographs: Radiographs, ranks: Ranks | None =
         ema=None if train.ema is None else Ema(model, train.ema),
         micro_batch=train.micro_batch,
         forward=torch.compile(model) if train.torch_compile else None,
+        name_of=lambda row: printable(radiographs.manifest.ids[row]),
     )
     memory = training_memory(radiographs, rows["train"])
     content = run_content(

@@ -12,7 +12,7 @@ XrayError
 ├── MemoryRunOutError     8   not even a single image fits into memory
 ├── PeerLostError        75   another process of the job is gone; the run can be resumed
 └── InterruptedRun      130   Ctrl-C; the state was saved
-    └── TerminatedRun    75   SIGTERM; the state was saved
+    └── TerminatedRun    75   SIGTERM or SIGUSR1; the state was saved
 """
 
 from typing import ClassVar
@@ -95,6 +95,6 @@ class InterruptedRun(XrayError):
 
 
 class TerminatedRun(InterruptedRun):
-    """SIGTERM: the step was finished and the state saved."""
+    """SIGTERM or SIGUSR1: the step was finished and the state saved."""
 
     exit_code = 75

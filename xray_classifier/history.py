@@ -173,7 +173,7 @@ class Run:
         started_s: When this process began, on the monotonic clock.
         ended_s: When the last step was done, on the same clock; None while it goes on.
         stop_reason: Why the run ended; None while it goes on.
-        interrupted_by: SIGINT or SIGTERM, when that is why.
+        interrupted_by: SIGINT, SIGTERM or SIGUSR1, when that is why.
     """
 
     history: History

@@ -78,6 +78,8 @@ def training_state(trainer: Trainer, fingerprint: str = "") -> Saved:
         "scaler": trainer.scaler.state_dict() if trainer.scaler.is_enabled() else {},
         "fingerprint": fingerprint,
         "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "batch_size": trainer.batch_size,
     }
     return tensors, content
 

@@ -90,7 +90,8 @@ def add_to_index(folder: Path, summary: Mapping[str, Any]) -> None:
     except FileNotFoundError:
         known = [csv_text(INDEX_COLUMNS, [])]
     except (OSError, UnicodeError) as error:
-        raise OutputError(f"cannot read {printable(index)}; move it away") from error
+        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        raise OutputError(f"cannot read {printable(index)}: {reason}; move it away") from error
     others = [line for line in known if not line.startswith(f"{folder.name},")]
     write_text(index, "".join([*others, row]))
 

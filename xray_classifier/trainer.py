@@ -40,6 +40,7 @@ from xray_classifier.model import place_dropout
 from xray_classifier.signals import STOP_SIGNALS, StopRequest
 
 DROPOUT_STREAM, AUGMENT_STREAM, MIXUP_STREAM = 1, 2, 3
+NAMED = 10
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -70,6 +71,8 @@ class Trainer:
         ema: Running mean of the weights, which is what is judged and kept; None is none.
         micro_batch: Images that go through the network at once; None is all of a batch.
         forward: The network, compiled; None is `model` itself.
+        name_of: Row of the manifest to the name of the image, for messages.
+        wild_rows: Rows whose outputs were not finite in the last step, where there were any.
     """
 
     model: nn.Module
@@ -94,6 +97,8 @@ class Trainer:
     ema: Ema | None = None
     micro_batch: int | None = None
     forward: Callable[[Tensor], Tensor] | None = None
+    name_of: Callable[[int], str] = str
+    wild_rows: list[int] = field(default_factory=list)
 
     def fit(self) -> None:
         """Train until the epochs are done, a callback stops the run or a signal comes.
@@ -202,7 +207,11 @@ class Trainer:
             outputs = (self.forward or self.model)(self.standardize(images))
         loss = self.loss(outputs.float(), targets) * (len(mine) / len(index))
         self.scaler.scale(loss).backward()
-        return float(loss.item())
+        value = float(loss.item())
+        if not math.isfinite(value):
+            wild = mine[~torch.isfinite(outputs.detach().cpu())].numpy()
+            self.wild_rows = self.train_images.rows[wild].tolist()
+        return value
 
     def _seen(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Images as this epoch shows them, (b, S, S), and their targets (b,)."""
@@ -306,8 +315,10 @@ class Trainer:
 
     def _refuse_non_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
+            names = ", ".join(map(self.name_of, self.wild_rows[:NAMED]))
+            images = f" (images with such outputs: {names})" if names else ""
             raise NonFiniteError(
-                f"the {what} became {value} in epoch {self.run.epoch + 1}, step "
+                f"the {what} became {value}{images} in epoch {self.run.epoch + 1}, step "
                 f"{self.run.step + 1}; the step was not taken. Lower train.optimizer.lr "
                 f"(now {self.optimizer.param_groups[0]['lr']:g}) or set train.grad_clip=1.0"
             )

@@ -177,6 +177,12 @@ def _go_on(
             f"the run used {threads} CPU threads, this one uses {torch.get_num_threads()}: the "
             f"weights will differ in their last bits; train.threads={threads} makes them equal"
         )
+    version = checkpoint.content.get("torch", torch.__version__)
+    if version != torch.__version__:
+        terminal.warn(
+            f"the run used torch {version}, this is {torch.__version__}: the weights may differ in "
+            "their last bits from those of an unbroken run"
+        )
     return checkpoint
 
 

@@ -282,24 +282,3 @@ def split_summary(
                 sick=sick,
             )
     return summary
-
-
-def shared_patients(patients: Sequence[str], splits: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Patients who stand in more than one split, each with its splits.
-
-    Args:
-        patients: Patient key per image, length n_images.
-        splits: Split per image; images without one are left out.
-
-    Returns:
-        Patient key to splits, in the order train, val, test; sorted by patient.
-    """
-    homes: dict[str, set[str]] = {}
-    for patient, split in zip(patients, splits, strict=True):
-        if split:
-            homes.setdefault(patient, set()).add(split)
-    return {
-        patient: tuple(name for name in SPLITS if name in homes[patient])
-        for patient in sorted(homes)
-        if len(homes[patient]) > 1
-    }

@@ -61,16 +61,6 @@ def survey(path: Path) -> Survey:
     return _of_found(source, found)
 
 
-def discover_classes(path: Path) -> dict[str, int]:
-    """Class names with their number of images, sorted by name.
-
-    Raises:
-        UsageError: There is nothing at the path, or a single image.
-        DataError: There are no images, or the file is damaged.
-    """
-    return survey(path).classes
-
-
 def _of_found(source: Literal["folder", "npz"], found: Found) -> Survey:
     return Survey(
         source=source,
