@@ -98,6 +98,17 @@ def test_one_image_that_does_not_fit_ends_with_8() -> None:
     assert caught.value.exit_code == 8
 
 
+def test_no_memory_for_the_optimizer_ends_with_8(monkeypatch: pytest.MonkeyPatch) -> None:
+    hopeless = made()
+
+    def refuse(*args: object, **keys: object) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 8 GB")
+
+    monkeypatch.setattr(hopeless.optimizer, "step", refuse)
+    with pytest.raises(MemoryRunOutError, match="optimizer"):
+        hopeless.fit()
+
+
 def test_batch_norm_is_not_cut_into_parts() -> None:
     normed = trainer(stack((9,), norm="batch"))
     out_of_memory_above(3, normed.model, torch.OutOfMemoryError)

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load as load_tensors
 from tiny_runs import Program, class_folders, metadata_of, no_pictures, program, rows_of, save_film
 
+from xray_classifier.checkpoint import save_checkpoint
 from xray_classifier.errors import OutputError
 from xray_classifier.locks import owned
 
@@ -281,3 +283,53 @@ def test_another_torch_is_told_on_resume(
     said = program("train", "--resume", run, "train.epochs=4")
     assert said.code == 0, said.err
     assert "this is 9.9.9" in said.out
+
+
+def test_a_best_epoch_beyond_the_state_is_reached_by_the_same_plan_alone(
+    program: Program, films: Path, tmp_path: Path
+) -> None:
+    run = Path(trained(program, films, tmp_path, "train.epochs=6")["run_dir"])
+    state = run / "checkpoints" / "last.safetensors"
+    content = metadata_of(state)
+    arrays = load_tensors(state.read_bytes())
+    counters = {**content["counters"], "epoch": 1, "step": content["counters"]["step"] // 6}
+    early = {k: v for k, v in content.items() if k not in ("format", "format_version")}
+    early |= {"counters": counters, "history": content["history"][:1]}
+    save_checkpoint(state, arrays, early)
+    best = metadata_of(run / "checkpoints" / "best.safetensors")["epoch"]
+    for key in ("train.epochs=9", "train.early_stopping.patience=1"):
+        said = program("train", "--resume", run, key)
+        if best > 1:
+            assert said.code == 2
+            assert "resume the run without" in said.err
+    assert best > 1, "the run's best epoch should come later for this test to say anything"
+
+
+@pytest.mark.parametrize("harm", ["damaged", "deleted"])
+def test_a_lost_best_is_told_and_replaced(
+    harm: str, program: Program, films: Path, tmp_path: Path
+) -> None:
+    run = Path(trained(program, films, tmp_path)["run_dir"])
+    best = run / "checkpoints" / "best.safetensors"
+    raw = bytearray(best.read_bytes())
+    raw[-1] ^= 1
+    best.write_bytes(raw)
+    if harm == "deleted":
+        best.unlink()
+    said = program("train", "--resume", run, "train.epochs=5")
+    assert said.code == 0, said.err
+    if harm == "damaged":
+        assert "its weights are lost" in said.out
+    assert program("evaluate", run, "-o", tmp_path / "judged").code == 0
+
+
+def test_only_training_runs_in_several_processes(
+    program: Program, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(program, films, tmp_path)["run_dir"]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for words in (("evaluate", run), ("predict", run, films, "-o", tmp_path / "p.csv")):
+        said = program(*words)
+        assert said.code == 2
+        assert "without torchrun" in said.err
+    assert not (tmp_path / "p.csv").exists()

@@ -1,10 +1,15 @@
 """Ctrl-C, SIGTERM and SIGUSR1 raise a flag; a second Ctrl-C leaves at once."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
+from tiny_runs import TINY
 
 from xray_classifier.signals import STOP_SIGNALS, stop_on_signals
 
@@ -76,3 +81,37 @@ def test_outside_the_main_thread_nothing_is_touched() -> None:
     thread.start()
     thread.join()
     assert seen == [None, *before]
+
+
+def wait_for_line(process: "subprocess.Popen[str]", words: str) -> str:
+    """Read what a process says until a line holds these words; all that was read."""
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if words in line:
+            return said
+    raise AssertionError(f"never said {words!r}: {said}")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGUSR1", 75), ("SIGINT", 130)])
+def test_a_signal_after_the_last_step_is_told_with_the_way_on(
+    name: str, code: int, tmp_path: Path
+) -> None:
+    """The final judgement takes seconds; a cluster may send its signal then."""
+    words = [
+        sys.executable, "-u", "-m", "xray_classifier", "train", "-c", "demo", "-o", str(tmp_path),
+        "--name", "tiny", *TINY,
+    ]  # fmt: skip
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ.copy()
+    ) as process:
+        wait_for_line(process, "stopped: all 3 epochs done")
+        process.send_signal(signal.Signals[name])
+        _, err = process.communicate(timeout=120)
+    run = next(path for path in tmp_path.iterdir() if path.name.endswith("_tiny"))
+    summary = json.loads((run / "summary.json").read_text())
+    assert process.returncode == code, err
+    assert (summary["status"], summary["exit_code"]) == ("interrupted", code)
+    assert f"--resume {run}" in err

@@ -247,7 +247,8 @@ def test_weights_that_are_not_finite_stop_the_run() -> None:
     made = trainer(stack((4,)))
     with torch.no_grad():
         output(made.model).bias.fill_(math.nan)
-    with pytest.raises(NonFiniteError, match=r"the loss became nan \(images .*\) in epoch 1, step 1"):
+    words = r"the loss became nan \(images .*\) in epoch 1, step 1"
+    with pytest.raises(NonFiniteError, match=words):
         made.fit()
     with pytest.raises(NonFiniteError, match="validation loss"):
         made.validate()

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from xray_classifier.config_file import LoadedConfig
 
 PARTLY_DONE = 4
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 75
+OUT_OF_MEMORY = 8
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 done, 2 usage, 3 data, 4 done but some files failed, 5 checkpoint,
-        6 output, 7 not finite, 75 and 130 stopped and saved, 1 a bug in this program.
+        6 output, 7 not finite, 8 memory, 75 and 130 stopped, 1 a bug in this program.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in words
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     terminal: Terminal | None = None
     try:
         arguments = parse(words, RECIPES)
+        _refuse_many_processes(arguments)
         stream = sys.stderr if _stdout_is_data(arguments) else sys.stdout
         terminal = Terminal(stream, quiet=arguments.quiet)
         return int(arguments.run(arguments, terminal))
@@ -50,15 +52,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         _tell(error.exit_code, str(error), as_json, terminal)
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        from xray_classifier.signals import signal_of
+
+        code = INTERRUPTED if signal_of(error) == "SIGINT" else TERMINATED
         _tell(
-            INTERRUPTED,
+            code,
             "interrupted; nothing half-done is left, and images decoded so far are kept: run the "
             "same command again",
             as_json,
             terminal,
         )
-        return INTERRUPTED
+        return code
     except BrokenPipeError:  # whoever read our output has left
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -66,9 +71,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # a bug of ours: say so, and keep what is needed to mend it
         if verbose:
             traceback.print_exc()
+        if _is_out_of_memory(error):
+            _tell(OUT_OF_MEMORY, "memory ran out; free some, or make it less", as_json, terminal)
+            return OUT_OF_MEMORY
         where = _keep_traceback(terminal)
         _tell(1, f"this is a bug ({type(error).__name__}); details in {where}", as_json, terminal)
         return 1
+
+
+def _refuse_many_processes(arguments: argparse.Namespace) -> None:
+    """Only training is shared out; everything else would be done and written several times."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return
+    if arguments.verb != "train" or arguments.dry_run:
+        what = "train --dry-run" if arguments.verb == "train" else arguments.verb
+        raise UsageError(f"{what} runs in one process; start it without torchrun")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    if "torch" not in sys.modules:
+        return False
+    from xray_classifier.trainer import is_out_of_memory
+
+    return isinstance(error, RuntimeError) and is_out_of_memory(error)
 
 
 def _stdout_is_data(arguments: argparse.Namespace) -> bool:
@@ -78,7 +105,7 @@ def _stdout_is_data(arguments: argparse.Namespace) -> bool:
 def _tell(exit_code: int, message: str, as_json: bool, terminal: Terminal | None) -> None:
     rank = os.environ.get("RANK", "0")
     print(f"error: {message}" if rank == "0" else f"rank {rank}: {message}", file=sys.stderr)
-    if as_json:
+    if as_json and rank == "0":
         print(json.dumps({"error": {"exit_code": exit_code, "message": message}}))
     if terminal is not None:
         with contextlib.suppress(OutputError):

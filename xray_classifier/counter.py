@@ -17,30 +17,36 @@ _FIRST, _SECOND = 0x7FEB352D, 0x846CA68B - 2**32
 _LEVELS = 1 << 24
 
 
-def random_bits(seed: int, *counters: Tensor) -> Tensor:
+def folded(seed: int) -> int:
+    """A seed as the signed 32-bit number that `random_bits` begins with."""
+    return _signed(seed ^ (seed >> 32))
+
+
+def random_bits(seed: int | Tensor, *counters: Tensor) -> Tensor:
     """Thirty-two random bits for each combination of counters.
 
     Args:
-        seed: Any whole number from 0 to 2^63 - 1.
+        seed: Any whole number from 0 to 2^63 - 1, or what `folded` makes of it, as int32 ().
         counters: Whole numbers of any integer type on one device, of shapes that broadcast; each
             is taken modulo 2^32.
 
     Returns:
         int32 in the broadcast shape; every value equally likely.
     """
-    state: Tensor = _mixed(torch.tensor(_signed(seed ^ (seed >> 32)), dtype=torch.int32))
+    start = seed if isinstance(seed, Tensor) else torch.tensor(folded(seed), dtype=torch.int32)
+    state: Tensor = _mixed(start)
     for counter in counters:
         step = counter.to(torch.int32) * _GOLDEN
         state = _mixed(state.to(step.device) ^ step)
     return state
 
 
-def uniform(seed: int, *counters: Tensor) -> Tensor:
+def uniform(seed: int | Tensor, *counters: Tensor) -> Tensor:
     """Numbers in [0, 1), float32, in steps of 2^-24; arguments as in `random_bits`."""
     return _shifted(random_bits(seed, *counters), 8).to(torch.float32) / _LEVELS
 
 
-def at_least(probability: float, seed: int, *counters: Tensor) -> Tensor:
+def at_least(probability: float, seed: int | Tensor, *counters: Tensor) -> Tensor:
     """True with chance 1 - `probability`, bool; further arguments as in `random_bits`."""
     return _shifted(random_bits(seed, *counters), 8) >= round(probability * _LEVELS)
 

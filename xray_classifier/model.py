@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xray_classifier.counter import at_least
+from xray_classifier.counter import at_least, folded
 from xray_classifier.mixer import PerceptronMixer
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -125,7 +125,9 @@ class Dropout(nn.Module):
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
-        self.seed = 0
+        # a tensor, for a compiled network would be compiled anew for each new number
+        self.seed: Tensor
+        self.register_buffer("seed", torch.zeros((), dtype=torch.int32), persistent=False)
         self.rows: Tensor | None = None
 
     def place(self, seed: int, rows: Tensor) -> None:
@@ -135,7 +137,8 @@ class Dropout(nn.Module):
             seed: Of this layer and step.
             rows: Places of the images in the whole batch, (b,), on the device.
         """
-        self.seed, self.rows = seed, rows
+        self.seed.fill_(folded(seed))
+        self.rows = rows
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (b, ...) to the same shape."""

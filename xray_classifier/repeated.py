@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from xray_classifier.checkpoint import Checkpoint, save_checkpoint
 from xray_classifier.classifier import Classifier, assemble, load_classifier
 from xray_classifier.config import Config
-from xray_classifier.config_file import LoadedConfig
+from xray_classifier.config_file import LoadedConfig, load_config
 from xray_classifier.config_text import dump_config
 from xray_classifier.data.folds import POOL
 from xray_classifier.data.loading import Radiographs, run_loading
@@ -25,7 +25,13 @@ from xray_classifier.data.splits import split_summary
 from xray_classifier.devices import torch_device
 from xray_classifier.distributed import started_by_torchrun
 from xray_classifier.ensemble import united
-from xray_classifier.errors import InterruptedRun, UsageError, XrayError
+from xray_classifier.errors import (
+    DataError,
+    InterruptedRun,
+    TerminatedRun,
+    UsageError,
+    XrayError,
+)
 from xray_classifier.estimates import classification_metrics, regression_metrics
 from xray_classifier.familiarity import own_familiarity
 from xray_classifier.files import make_folder, printable, write_json, write_text
@@ -47,12 +53,22 @@ from xray_classifier.members import (
     spread_of,
 )
 from xray_classifier.records import audit_record, manifest_table
+from xray_classifier.resume import differing_keys
 from xray_classifier.run_folder import add_to_index, command_line, environment, new_run_folder
 from xray_classifier.saving import operating_point
+from xray_classifier.signals import leave_on_signals, signal_of
 from xray_classifier.terminal import Terminal, command, seconds_in_words
 from xray_classifier.training import TrainingResult, run_training
 
 OUT_OF_FOLD = "out-of-fold"
+HARMLESS = (
+    "train.device",
+    "train.threads",
+    "train.checkpoint_every",
+    "train.micro_batch",
+    "train.timeout_minutes",
+)
+"""Keys that may differ between members: they change the last bits at most."""
 FOLDS_TELL = (
     "each image was judged by the models of its own fold, which did not learn from it; what the "
     "mean of all models is worth, only a test split can tell"
@@ -95,7 +111,7 @@ def run_repeated(
         _refuse_changed_data(folder, members, radiographs)
         _write_beginning(folder, loaded, members, radiographs, resume is None)
         terminal.say(f"{printable(folder)}: {_plan_in_words(config)}")
-        with _end_recorded(folder, members, terminal):
+        with leave_on_signals(), _end_recorded(folder, members, terminal):
             runs = [_trained(loaded, member, len(members), folder, terminal) for member in members]
             return _finish(loaded, folder, runs, radiographs, terminal)
 
@@ -110,9 +126,10 @@ def _end_recorded(folder: Path, members: Sequence[Member], terminal: Terminal) -
         _write_summary(folder, members, "interrupted", error.exit_code, said)
         raise type(error)(_how_to_go_on(folder, said)) from error
     except KeyboardInterrupt as error:  # between two members, or while one is read in
-        said, code = "left between two members", InterruptedRun.exit_code
-        _write_summary(folder, members, "interrupted", code, said)
-        raise InterruptedRun(_how_to_go_on(folder, said)) from error
+        kind = InterruptedRun if signal_of(error) == "SIGINT" else TerminatedRun
+        said = "left between two members"
+        _write_summary(folder, members, "interrupted", kind.exit_code, said)
+        raise kind(_how_to_go_on(folder, said)) from error
     except XrayError as error:
         _write_summary(folder, members, "failed", error.exit_code, str(error))
         raise
@@ -182,6 +199,8 @@ def _trained(
     """The finished run of a member, trained now where it is not."""
     place = f"member {member.number} of {n_members}, {member.name}"
     found = found_run(folder / MEMBERS, member.name)
+    if found is not None:
+        _refuse_another_plan(found, member_config(loaded, member))
     if found is not None and is_finished(found):
         terminal.say(f"{place}: done already")
         return found
@@ -191,6 +210,23 @@ def _trained(
     finally:
         terminal.log_to(folder / "log.txt")
     return Path(result.run_dir)
+
+
+def _refuse_another_plan(run: Path, planned: LoadedConfig) -> None:
+    """Members that were trained by different plans make no ensemble.
+
+    Raises:
+        DataError: The run of a member was gone on with on its own, by another plan.
+    """
+    trained = load_config(run / "config.yaml").config
+    differing = differing_keys(trained, planned.config)
+    changed = sorted(key for key in differing if key.startswith(("model.", "train."))
+                     and not key.startswith(HARMLESS))  # fmt: skip
+    if changed:
+        raise DataError(
+            f"{printable(run)} was trained with another {', '.join(changed)} than its fellows; "
+            "delete that folder to have the member trained anew"
+        )
 
 
 def _finish(

@@ -41,6 +41,11 @@ from xray_classifier.signals import STOP_SIGNALS, StopRequest
 
 DROPOUT_STREAM, AUGMENT_STREAM, MIXUP_STREAM = 1, 2, 3
 NAMED = 10
+REMEDY = (
+    "take a smaller data.image.size or model.hidden, or free memory and go on with "
+    "`train --resume RUN`"
+)
+NO_MEMORY = f"memory ran out beside the passes through the network, as for the optimizer; {REMEDY}"
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -109,7 +114,12 @@ class Trainer:
         try:
             for callback in self.callbacks:
                 callback.on_train_start(self.run)
-            self._run_epochs()
+            try:
+                self._run_epochs()
+            except (RuntimeError, MemoryError) as error:
+                if is_out_of_memory(error):
+                    raise MemoryRunOutError(NO_MEMORY) from error
+                raise
             self.run.ended_s = time.monotonic()
             for callback in self.callbacks:
                 callback.on_train_end(self.run)
@@ -166,7 +176,7 @@ class Trainer:
         is the sum of the gradients, so that nothing else changes.
         """
         while True:
-            size = self.micro_batch or max(1, len(mine))
+            size = max(1, min(self.micro_batch or len(mine), len(mine)))
             try:
                 self.optimizer.zero_grad(set_to_none=True)
                 if not len(mine):  # more processes than images in the last batch
@@ -174,7 +184,7 @@ class Trainer:
                 parts = zip(torch.split(mine, size), torch.split(places, size), strict=True)
                 return sum(self._backward(index, *part) for part in parts)
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if any(isinstance(layer, nn.BatchNorm1d) for layer in self.model.modules()):
                     raise MemoryRunOutError(
@@ -183,8 +193,7 @@ class Trainer:
                     ) from error
                 if size == 1:
                     raise MemoryRunOutError(
-                        "memory ran out on a single image; take a smaller data.image.size or "
-                        "model.hidden, or free memory and go on with `train --resume RUN`"
+                        f"memory ran out on a single image; {REMEDY}"
                     ) from error
             self.micro_batch = size // 2  # outside the except block, which holds on to the memory
             release_memory(self.train_images.device)
@@ -204,7 +213,8 @@ class Trainer:
             places.to(images.device),
         )
         with self._autocast(images.device.type):
-            outputs = (self.forward or self.model)(self.standardize(images))
+            network = self.model if self.forward is None else self.forward
+            outputs = network(self.standardize(images))
         loss = self.loss(outputs.float(), targets) * (len(mine) / len(index))
         self.scaler.scale(loss).backward()
         value = float(loss.item())
@@ -332,7 +342,7 @@ def release_memory(device: torch.device) -> None:
         torch.mps.empty_cache()
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that memory ran out, on the CPU or on a device."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True

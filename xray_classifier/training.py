@@ -26,7 +26,7 @@ from xray_classifier.callbacks import (
     Progress,
     TestCurve,
 )
-from xray_classifier.checkpoint import Checkpoint, load_checkpoint
+from xray_classifier.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from xray_classifier.classifier import load_classifier
 from xray_classifier.config import Config, TrainConfig
 from xray_classifier.config_file import LoadedConfig, load_config
@@ -35,6 +35,7 @@ from xray_classifier.data.dataset import LabelledImages, load_split
 from xray_classifier.data.loading import Radiographs, run_loading
 from xray_classifier.distributed import Ranks, joined, launch_id, restarted
 from xray_classifier.errors import (
+    CheckpointError,
     InterruptedRun,
     TerminatedRun,
     UsageError,
@@ -67,7 +68,7 @@ from xray_classifier.resume import (
 from xray_classifier.run_curves import draw_curves
 from xray_classifier.run_folder import command_line, new_run_folder, run_of_launch
 from xray_classifier.saving import run_best
-from xray_classifier.signals import stop_on_signals
+from xray_classifier.signals import leave_on_signals, signal_of, stop_on_signals
 from xray_classifier.terminal import Terminal, command, seconds_in_words
 from xray_classifier.trainer import Trainer, split_loss
 
@@ -107,7 +108,7 @@ def run_training(
         InterruptedRun: Ctrl-C or SIGTERM; the state was saved, the message says how to go on.
     """
     train = loaded.config.train
-    with joined(run_device(train), train.timeout_minutes) as ranks:
+    with leave_on_signals(), joined(run_device(train), train.timeout_minutes) as ranks:
         if not ranks.first:
             terminal.quiet = True
             return _follow(loaded, terminal, ranks)
@@ -121,7 +122,7 @@ def _lead(
     config = loaded.config
     radiographs = run_loading(config.data, config.task, terminal)
     built = run_building(config, radiographs, ranks)
-    trainer, content = built.trainer, built.content
+    trainer = built.trainer
     _say_what_will_happen(terminal, config, radiographs, trainer)
     if resume is None and restarted():
         resume = run_of_launch(out, launch_id())
@@ -129,16 +130,51 @@ def _lead(
     folder = resume or new_run_folder(out, loaded.name)
     with owned(folder):
         terminal.log_to(folder / "log.txt")
-        if resume is not None:
-            state = _go_on(trainer, resume, radiographs, terminal)
-            for left in tidy_run(resume, state):
-                terminal.keep(f"removed {printable(left)}, which a killed process left behind")
-        _write_beginning(
-            folder, loaded, radiographs, trainer.run, content["environment"], resume is None
-        )
-        trainer.callbacks = run_callbacks(config, folder, built, radiographs, terminal)
-        _fit(trainer, folder, terminal, run_best_monitor(config.train))
-        return run_finish(folder, radiographs, trainer, config, terminal)
+        try:
+            return _in_folder(folder, resume, loaded, terminal, radiographs, built)
+        except KeyboardInterrupt as error:  # a signal before the first step, or after the last
+            raise _left_outside(error, folder, trainer, config.train) from error
+
+
+def _in_folder(
+    folder: Path,
+    resume: Path | None,
+    loaded: LoadedConfig,
+    terminal: Terminal,
+    radiographs: Radiographs,
+    built: Built,
+) -> TrainingResult:
+    """Train in a run folder that this process owns."""
+    config, trainer = loaded.config, built.trainer
+    if resume is not None:
+        state = _go_on(trainer, resume, radiographs, config.train, terminal)
+        for left in tidy_run(resume, state):
+            terminal.keep(f"removed {printable(left)}, which a killed process left behind")
+    environment = built.content["environment"]
+    _write_beginning(folder, loaded, radiographs, trainer.run, environment, resume is None)
+    trainer.callbacks = run_callbacks(config, folder, built, radiographs, terminal)
+    _fit(trainer, folder, terminal, run_best_monitor(config.train))
+    if _best_lost(folder) and trainer.run.val_outputs is not None:
+        saved = run_best(config, trainer, built.content, built.memory)
+        save_checkpoint(folder / "checkpoints" / "best.safetensors", *saved)
+    return run_finish(folder, radiographs, trainer, config, terminal)
+
+
+def _left_outside(
+    error: KeyboardInterrupt, folder: Path, trainer: Trainer, train: TrainConfig
+) -> InterruptedRun:
+    """What to say of a signal that came while no step was taken; summary.json says it too."""
+    name = signal_of(error)
+    kind = InterruptedRun if name == "SIGINT" else TerminatedRun
+    monitor = run_best_monitor(train)
+    reason = f"{name} received"
+    write_summary(folder, trainer.run, "interrupted", kind.exit_code, monitor, reason)
+    if not has_state(folder):
+        return kind(f"stopped by {name} before the first state was saved; start the run anew")
+    return kind(
+        f"stopped by {name}; the state of step {trainer.run.step} is saved. Finish with:\n"
+        f"  {command('train', '--resume', folder)}"
+    )
 
 
 def _follow(loaded: LoadedConfig, terminal: Terminal, ranks: Ranks) -> TrainingResult:
@@ -149,7 +185,7 @@ def _follow(loaded: LoadedConfig, terminal: Terminal, ranks: Ranks) -> TrainingR
     trainer = built.trainer
     resume = ranks.told(None)
     if resume is not None:
-        _go_on(trainer, Path(resume), radiographs, terminal)
+        _go_on(trainer, Path(resume), radiographs, config.train, terminal)
     trainer.callbacks = run_stopping(config.train)
     with torch.random.fork_rng(devices=[]), stop_on_signals(terminal.say) as request:
         trainer.request = request
@@ -158,7 +194,11 @@ def _follow(loaded: LoadedConfig, terminal: Terminal, ranks: Ranks) -> TrainingR
 
 
 def _go_on(
-    trainer: Trainer, run_dir: Path, radiographs: Radiographs, terminal: Terminal
+    trainer: Trainer,
+    run_dir: Path,
+    radiographs: Radiographs,
+    train: TrainConfig,
+    terminal: Terminal,
 ) -> Checkpoint:
     """Bring the trainer to where the run was stopped, and say where that is.
 
@@ -169,7 +209,7 @@ def _go_on(
     checkpoint = newest_state(run_dir, terminal.warn)
     require_same_data(run_dir, checkpoint, radiographs)
     restore(trainer, checkpoint)
-    _refuse_another_future(trainer, run_dir)
+    _refuse_another_future(trainer, run_dir, train, terminal)
     terminal.say(f"going on after epoch {trainer.run.epoch}, step {trainer.run.step}")
     threads = checkpoint.content.get("threads")
     if threads != torch.get_num_threads():
@@ -186,20 +226,48 @@ def _go_on(
     return checkpoint
 
 
-def _refuse_another_future(trainer: Trainer, run_dir: Path) -> None:
-    """A killed run may have saved a best epoch after its last state; only a replay reaches it.
+def _refuse_another_future(
+    trainer: Trainer, run_dir: Path, train: TrainConfig, terminal: Terminal
+) -> None:
+    """A best epoch may have been saved after the state that is resumed; only a replay reaches it.
 
     Raises:
         UsageError: The plan was changed, so that the replay would differ.
     """
     best = run_dir / "checkpoints" / "best.safetensors"
-    reached = load_checkpoint(best).content.get("epoch", 0) if best.is_file() else 0
-    planned = load_config(run_dir / "config.yaml").config.train.epochs
-    if reached > trainer.run.epoch and planned != trainer.run.epochs:
-        raise UsageError(
-            f"this run was killed after its best epoch {reached} was saved, but its state is of "
-            f"epoch {trainer.run.epoch}; resume it without train.epochs first"
+    if not best.is_file():
+        return
+    try:
+        reached = load_checkpoint(best).content.get("epoch", 0)
+    except CheckpointError as error:
+        terminal.warn(
+            f"{error}; its weights are lost: the best of the epochs to come, else the last, will "
+            "take their place"
         )
+        return
+    before = load_config(run_dir / "config.yaml").config.train
+    changed = [
+        key
+        for key, one, other in (
+            ("train.epochs", before.epochs, train.epochs),
+            ("train.early_stopping", before.early_stopping, train.early_stopping),
+        )
+        if one != other
+    ]
+    if reached > trainer.run.epoch and changed:
+        raise UsageError(
+            f"the best epoch {reached} was saved after the state of epoch {trainer.run.epoch} that "
+            f"is left; resume the run without {' and '.join(changed)} first"
+        )
+
+
+def _best_lost(folder: Path) -> bool:
+    """Whether a run lacks a sound best.safetensors."""
+    try:
+        load_checkpoint(folder / "checkpoints" / "best.safetensors")
+    except (CheckpointError, UsageError):
+        return True
+    return False
 
 
 def run_dry(loaded: LoadedConfig, terminal: Terminal) -> dict[str, Any]:
