@@ -177,7 +177,7 @@ def test_evaluate_gives_metrics_with_and_without_them(
     assert seen["metrics_without"]["accuracy"]["value"] == pytest.approx(sum(right) / len(right))
     everyone = [row["decision"] == row["label"] for row in rows]
     assert content["metrics"]["accuracy"]["value"] == pytest.approx(sum(everyone) / 40)
-    assert f"of 40 images {n_train} were in this model's training data" in said.err
+    assert f"this model's training data: {n_train} of 40 images were in it" in said.err
 
 
 def test_patients_of_the_training_data_are_told(
@@ -211,7 +211,7 @@ def test_patients_of_the_training_data_are_told(
         csv.writer(file).writerows([["path", "label", "patient"], *table])
     said = program("evaluate", run, "--data", tmp_path / "other.csv", "-o", tmp_path / "e")
     assert said.code == 0, said.err
-    assert "of 12 images 4 show patients of it" in said.out
+    assert "this model's training data: 4 of 12 show its patients" in said.out
 
 
 def test_a_stripped_copy_answers_the_same_and_remembers_nothing(

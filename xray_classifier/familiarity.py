@@ -103,9 +103,9 @@ def familiarity_words(found: Familiarity | None) -> str | None:
     counts, n = found.counts(), len(found.images)
     said = []
     if counts["yes"]:
-        said.append(f"{counts['yes']} were in this model's training data")
+        said.append(f"{counts['yes']} of {n} images were in it")
     if counts["possible"]:
-        said.append(f"{counts['possible']} may have been in it (they look like images of it)")
+        said.append(f"{counts['possible']} of {n} may have been, for they look like images of it")
     if counts["same_patient"]:
-        said.append(f"{counts['same_patient']} show patients of it")
-    return f"of {n} images {', '.join(said)}"
+        said.append(f"{counts['same_patient']} of {n} show its patients")
+    return f"this model's training data: {', '.join(said)}"

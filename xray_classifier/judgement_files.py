@@ -231,13 +231,18 @@ def report_content(
         tables=(
             ReportTable("Images this model was trained with", ("split", *SPLIT_KEYS), splits),
             *_shortcut_table(radiographs),
-            *_familiar_table(judgement),
-            ReportTable("Model", ("key", "value"), _pairs(content["architecture"])),
+            ReportTable("Model", ("key", "value"), _pairs(_described(content["architecture"]))),
             ReportTable("Image preparation", ("key", "value"), _pairs(content["image"])),
+            *_familiar_table(judgement),
         ),
         details=(("Environment of the training", "\n".join(_lines(content["environment"]))),),
         warnings=judgement.warnings,
     )
+
+
+def _described(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """An architecture without what it does not have, such as the patches of a mixer."""
+    return {key: value for key, value in architecture.items() if value not in (0, [])}
 
 
 def _shortcut_table(radiographs: Radiographs) -> tuple[ReportTable, ...]:
@@ -260,8 +265,8 @@ def _familiar_table(judgement: Judgement) -> tuple[ReportTable, ...]:
         (name, with_interval(estimate), with_interval(judgement.without[name]))
         for name, estimate in judgement.estimates.items()
     )
-    header = ("metric", "all images", "without images of its training data")
-    return (ReportTable("What the model knows already", header, rows),)
+    header = ("metric", "all images", "unknown ones")
+    return (ReportTable("With and without images of its training data", header, rows),)
 
 
 def _number(value: float | None) -> str:
