@@ -99,19 +99,30 @@ def wait_for_line(process: "subprocess.Popen[str]", words: str) -> str:
 def test_a_signal_after_the_last_step_is_told_with_the_way_on(
     name: str, code: int, tmp_path: Path
 ) -> None:
-    """The final judgement takes seconds; a cluster may send its signal then."""
-    words = [
-        sys.executable, "-u", "-m", "xray_classifier", "train", "-c", "demo", "-o", str(tmp_path),
-        "--name", "tiny", *TINY,
-    ]  # fmt: skip
-    with subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ.copy()
-    ) as process:
-        wait_for_line(process, "stopped: all 3 epochs done")
-        process.send_signal(signal.Signals[name])
-        _, err = process.communicate(timeout=120)
-    run = next(path for path in tmp_path.iterdir() if path.name.endswith("_tiny"))
-    summary = json.loads((run / "summary.json").read_text())
-    assert process.returncode == code, err
-    assert (summary["status"], summary["exit_code"]) == ("interrupted", code)
-    assert f"--resume {run}" in err
+    """The final judgement takes seconds; a cluster may send its signal then.
+
+    A signal that meets the very end, or a moment in which Python ignores exceptions, finds a run
+    that is finished; so there are several tries.
+    """
+    for attempt in range(4):
+        out = tmp_path / str(attempt)
+        words = [
+            sys.executable, "-u", "-m", "xray_classifier", "train", "-c", "demo", "-o", str(out),
+            "--name", "tiny", *TINY,
+        ]  # fmt: skip
+        with subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ.copy()
+        ) as process:
+            wait_for_line(process, "stopped: all 3 epochs done")
+            process.send_signal(signal.Signals[name])
+            _, err = process.communicate(timeout=120)
+        run = next(path for path in out.iterdir() if path.name.endswith("_tiny"))
+        summary = json.loads((run / "summary.json").read_text())
+        if process.returncode == 0:
+            assert summary["status"] == "finished"
+            continue
+        assert process.returncode == code, err
+        assert (summary["status"], summary["exit_code"]) == ("interrupted", code)
+        assert f"--resume {run}" in err
+        return
+    raise AssertionError("no signal was heard")
