@@ -233,14 +233,19 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], int]] = {
 """What happens to a build of which two windows are whole, and how many of them that costs."""
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_what_is_torn_in_an_unfinished_build_is_decoded_again(
-    damage: str, films: Path, store: Path, unbroken: CachedImages, decoded: list[str]
-) -> None:
+def interrupt_a_build(films: Path, store: Path) -> None:
+    """Leave a build that was stopped in its third window."""
     with pytest.MonkeyPatch.context() as patch:
         fail_at_fsync(patch, 2 * FORCED_PER_WINDOW + 2, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             cached(films, store)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_torn_in_an_unfinished_build_is_decoded_again(
+    damage: str, films: Path, store: Path, unbroken: CachedImages, decoded: list[str]
+) -> None:
+    interrupt_a_build(films, store)
     [(partial, _)] = cache_entries(store)
     harm, lost = DAMAGES[damage]
     harm(partial)
@@ -321,10 +326,7 @@ def test_who_waits_goes_on_when_the_builder_is_killed(
 
 
 def test_who_waits_hears_of_progress_and_why(films: Path, store: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        fail_at_fsync(patch, 2 * FORCED_PER_WINDOW + 2, KeyboardInterrupt())
-        with pytest.raises(KeyboardInterrupt):
-            cached(films, store)
+    interrupt_a_build(films, store)
     [(partial, _)] = cache_entries(store)
     entry = partial.with_name(partial.name[1:25])
     said: list[object] = []
@@ -346,10 +348,7 @@ def test_who_waits_hears_of_progress_and_why(films: Path, store: Path) -> None:
 def test_clearing_spares_what_is_being_built_and_removes_what_was_abandoned(
     films: Path, store: Path
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        fail_at_fsync(patch, 2 * FORCED_PER_WINDOW + 2, KeyboardInterrupt())
-        with pytest.raises(KeyboardInterrupt):
-            cached(films, store)
+    interrupt_a_build(films, store)
     [(partial, size_bytes)] = cache_entries(store)
     entry = partial.with_name(partial.name[1:25])
     with turn(cache_build.lock_of(entry)):

@@ -87,6 +87,23 @@ def policy(page: Page) -> dict[str, str]:
     return {name: value for name, _, value in parts}
 
 
+def check_it_can_be_heard(page: Page) -> None:
+    """What a screen reader needs: language, headings in order, named tables, parts and regions."""
+    assert page.of("html") == [{"lang": "en"}]
+    assert len(page.of("h1")) == len(page.of("main")) == 1
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert all(cell["scope"] in ("row", "col") for cell in page.of("th"))
+    identities = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(identities) == len(set(identities))
+    for section in page.of("section"):
+        assert section["aria-labelledby"] in identities
+    for attributes in [a for _, a in page.tags if a.get("role") == "region"]:
+        assert attributes["aria-label"]
+        assert attributes["tabindex"] == "0"
+
+
 def test_elements_are_closed_in_order() -> None:
     assert Page(render_report(content())).open == []
 
@@ -174,19 +191,7 @@ def test_metrics_are_a_table_with_value_interval_n_and_method() -> None:
 
 
 def test_the_page_can_be_heard() -> None:
-    page = Page(render_report(content()))
-    assert page.of("html") == [{"lang": "en"}]
-    assert len(page.of("h1")) == len(page.of("main")) == 1
-    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
-    assert all(after <= before + 1 for before, after in pairwise(levels))
-    assert all(cell["scope"] in ("row", "col") for cell in page.of("th"))
-    identities = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
-    assert len(identities) == len(set(identities))
-    for section in page.of("section"):
-        assert section["aria-labelledby"] in identities
-    for attributes in [a for _, a in page.tags if a.get("role") == "region"]:
-        assert attributes["aria-label"]
-        assert attributes["tabindex"] == "0"
+    check_it_can_be_heard(Page(render_report(content())))
 
 
 def test_the_page_suits_phones_dark_rooms_and_paper() -> None:

@@ -122,6 +122,7 @@ class _Films:
     images: NDArray[np.uint8]
 
     def film(self, row: int, badge: str, note: str = "") -> PageFilm:
+        """The image of a manifest row as a small picture with its identity, class and split."""
         name = self.manifest.ids[row]
         image = self.images[row]
         png = film_png(image) if image.any() else None  # zeros stand for what cannot be decoded
