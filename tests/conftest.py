@@ -1,4 +1,4 @@
-"""What every test runs under: a cache and a key of its own, and one thread."""
+"""What every test runs under: a cache, a key and a record of its own, one thread."""
 
 import os
 import sys
@@ -16,13 +16,14 @@ settings.load_profile(os.environ.get("HYPOTHESIS", "same"))
 
 @pytest.fixture(scope="session", autouse=True)
 def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep tests away from the user's decoded images and key; matplotlib keeps its fonts."""
+    """Keep tests away from the user's images, key and looks; matplotlib keeps its fonts."""
     usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     with pytest.MonkeyPatch.context() as patch:
         if "MPLCONFIGDIR" not in os.environ:
             patch.setenv("MPLCONFIGDIR", str(usual / "matplotlib"))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
 
 

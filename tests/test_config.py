@@ -11,6 +11,7 @@ from xray_classifier.config import (
     DataConfig,
     EarlyStoppingConfig,
     EvaluateConfig,
+    IntendedUseConfig,
     LabelsConfig,
     ModelConfig,
     OptimizerConfig,
@@ -255,3 +256,32 @@ def test_off_is_null() -> None:
     assert config.train.early_stopping is None
     assert config.data.split.val is None
     assert config.data.patient is None
+
+
+def test_intended_use_takes_the_author_s_words() -> None:
+    use = IntendedUseConfig.model_validate(
+        {"purpose": "second reader", "min_age_years": 18, "out_of_scope": ["children", "CT"]}
+    )
+    assert (use.purpose, use.min_age_years) == ("second reader", 18.0)
+    assert use.out_of_scope == ("children", "CT")
+    assert IntendedUseConfig.model_validate({"out_of_scope": "CT"}).out_of_scope == ("CT",)
+    assert IntendedUseConfig(min_age_years=18, max_age_years=18).max_age_years == 18
+    assert set(IntendedUseConfig().model_dump().values()) == {None, ()}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"purpose": ""}, "must say something"),
+        ({"population": "  "}, "must say something"),
+        ({"out_of_scope": ["CT", ""]}, "must say something"),
+        ({"min_age_years": -1}, "greater than or equal to 0"),
+        ({"max_age_years": float("nan")}, "finite"),
+        ({"min_age_years": 19, "max_age_years": 18}, "19 is above max_age_years 18"),
+        ({"purpose": 3}, "string"),
+        ({"purposes": "x"}, "not permitted"),
+    ],
+)
+def test_intended_use_refuses_what_says_nothing(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        IntendedUseConfig.model_validate(given)

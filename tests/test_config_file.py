@@ -124,7 +124,8 @@ SENTENCES = [
     ),
     (
         "evaluate: {threshold: best}",
-        "evaluate.threshold: must be a probability, sens=0.95, spec=0.90 or youden, got 'best'",
+        "evaluate.threshold: must be a probability, sens=0.95, spec=0.90 (with @lower95 behind), "
+        "cost=10 or youden, got 'best'",
     ),
     ("train: 3", "train: must be a section of keys, got 3"),
     ("train:", "train: must be a section of keys, got null"),

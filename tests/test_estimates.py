@@ -6,14 +6,34 @@ import math
 import numpy as np
 import pytest
 
-from xray_classifier import estimates, intervals, metrics
+from xray_classifier import (
+    calibration_measures,
+    discrimination,
+    estimates,
+    intervals,
+    metrics,
+    prevalence,
+    weighted,
+)
+from xray_classifier.bootstrap import (
+    cluster_bootstrap_interval,
+    patient_clusters,
+    resample_weights,
+)
 from xray_classifier.confusion import confusion
 from xray_classifier.errors import DataError
+from xray_classifier.resampled_metrics import Split, metric_of, resampled_metrics
 
 ORDER = [
-    *("auroc", "loss", "brier", "ece", "average_precision"),
-    *("sensitivity", "specificity", "ppv", "npv", "accuracy", "balanced_accuracy", "f1", "mcc"),
+    *("auroc", "loss"),
+    *("brier", "ece", "brier_skill", "calibration_slope", "calibration_intercept"),
+    *("average_precision", "partial_auroc"),
+    *("sensitivity_at_specificity_90", "specificity_at_sensitivity_95"),
+    *("sensitivity", "specificity", "ppv", "npv", "accuracy", "balanced_accuracy"),
+    *("net_benefit", "f1", "mcc"),
 ]
+OF_COUNTS = {*ORDER[11:]} - {"net_benefit"}
+RECALIBRATION = {"calibration_slope", "calibration_intercept"}
 
 
 @pytest.fixture(scope="module")
@@ -40,17 +60,25 @@ def test_the_order_leads_with_ranking_and_ends_with_f1_and_mcc(split):
 def test_values_are_those_of_the_plain_metrics(split, patients):
     labels, logits, probabilities = split
     counts = confusion(labels, probabilities, 0.4)
+    cox = calibration_measures.recalibration(labels, probabilities)
     expected = {
         "auroc": metrics.auroc(labels, logits),
         "loss": metrics.log_loss_from_logits(labels, logits),
         "brier": metrics.brier_score(labels, probabilities),
         "ece": metrics.expected_calibration_error(labels, probabilities),
         "average_precision": metrics.average_precision(labels, logits),
-        **{name: getattr(counts, name) for name in ORDER[5:]},
+        **{name: getattr(counts, name) for name in OF_COUNTS},
+        "partial_auroc": discrimination.partial_auroc(labels, logits),
+        "sensitivity_at_specificity_90": discrimination.sensitivity_at_specificity(labels, logits),
+        "specificity_at_sensitivity_95": discrimination.specificity_at_sensitivity(labels, logits),
+        "brier_skill": calibration_measures.brier_skill(labels, probabilities),
+        "calibration_slope": cox.slope,
+        "calibration_intercept": cox.intercept,
+        "net_benefit": counts.tp / 200 - counts.fp / 200 * 0.4 / 0.6,
     }
     for groups in (None, patients):
         found = judge(split, groups, threshold=0.4)
-        assert {name: one.value for name, one in found.items()} == expected
+        assert {name: one.value for name, one in found.items()} == pytest.approx(expected)
 
 
 def test_methods_where_every_image_is_its_own_patient(split):
@@ -59,13 +87,16 @@ def test_methods_where_every_image_is_its_own_patient(split):
         assert found.pop("auroc") == "delong"
         wilson = {"sensitivity", "specificity", "ppv", "npv", "accuracy"}
         assert {name for name, method in found.items() if method == "wilson"} == wilson
+        assert {found.pop(name) for name in RECALIBRATION} == {"wald"}
         assert {found[name] for name in found.keys() - wilson} == {"bootstrap"}
 
 
 def test_one_patient_with_two_images_turns_everything_to_patients(split):
     groups = np.arange(200)
     groups[7] = 8
-    assert {one.method for one in judge(split, groups).values()} == {"patient_bootstrap"}
+    found = {name: one.method for name, one in judge(split, groups).items()}
+    assert {found.pop(name) for name in RECALIBRATION} == {"wald_patients"}
+    assert {*found.values()} == {"patient_bootstrap"}
 
 
 def test_intervals_hold_their_value(split, patients):
@@ -93,6 +124,8 @@ def test_formulas_get_their_own_denominators(split):
     one = found["auroc"]
     assert (one.ci_low, one.ci_high) == intervals.delong_interval(labels, logits)
     assert found["auroc"].n == found["f1"].n == found["loss"].n == 200
+    assert found["sensitivity_at_specificity_90"].n == counts.tp + counts.fn
+    assert found["specificity_at_sensitivity_95"].n == counts.tn + counts.fp
 
 
 def test_bootstrap_and_formula_agree_where_both_apply(split):
@@ -122,7 +155,8 @@ def test_a_perfect_split_of_single_images_is_not_certain():
     assert (auroc.value, auroc.method) == (1.0, "extreme_auroc")
     assert auroc.ci_low == pytest.approx(0.025 ** (1 / 20))
     assert found["sensitivity"].ci_low == pytest.approx(0.8389, abs=5e-5)  # Newcombe: 0/20
-    for name in ("average_precision", "balanced_accuracy", "f1", "mcc"):
+    ranking = ("partial_auroc", "sensitivity_at_specificity_90", "specificity_at_sensitivity_95")
+    for name in (*ranking, "average_precision", "balanced_accuracy", "f1", "mcc"):
         assert found[name].value == 1.0
         assert math.isnan(found[name].ci_low)
         assert math.isnan(found[name].ci_high)
@@ -152,6 +186,8 @@ def test_one_class_leaves_nan_and_the_rest_stands():
     labels, logits = np.zeros(30, int), np.linspace(-2, 1, 30)
     found = judge((labels, logits, metrics.sigmoid(logits)))
     undefined = {"auroc", "average_precision", "sensitivity", "balanced_accuracy", "mcc"}
+    undefined |= {"partial_auroc", "brier_skill", *RECALIBRATION}
+    undefined |= {"sensitivity_at_specificity_90", "specificity_at_sensitivity_95"}
     for name, one in found.items():
         assert math.isnan(one.value) == (name in undefined), name
         if math.isnan(one.value):
@@ -214,3 +250,108 @@ def test_the_regression_interval_is_that_of_the_normal_law():
     assert found["mae"].ci_high - found["mae"].ci_low == pytest.approx(2 * reach, rel=0.08)
     assert math.isnan(found["r2"].value)
     assert math.isnan(found["r2"].ci_low)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, 1.0 + 1e-9])
+def test_a_threshold_without_a_price_has_no_net_benefit(split, threshold):
+    one = judge(split, threshold=threshold)["net_benefit"]
+    assert np.isnan([one.value, one.ci_low, one.ci_high]).all()
+
+
+def test_resamples_of_every_metric_are_those_of_repeated_images(split, patients):
+    labels, logits, probabilities = split
+    clusters = patient_clusters(patients, 200)
+    whole = Split(labels, logits, probabilities, 0.4, clusters)
+    names = [name for name in ORDER if name not in RECALIBRATION]
+    found = resampled_metrics(whole, names, 5, seed=2)
+    assert list(found) == names
+    for row, weights in enumerate(np.concatenate(list(resample_weights(clusters, 5, 2)))):
+        drawn = np.repeat(np.arange(200), weights.astype(int))
+        again = (labels[drawn], logits[drawn], probabilities[drawn])
+        one = Split(*again, 0.4, np.arange(len(drawn)))
+        for name in names:
+            assert found[name][row] == pytest.approx(metric_of(one, name), abs=1e-12), name
+
+
+def test_a_summary_tells_what_the_whole_judgement_tells(split, patients):
+    for groups in (None, patients):
+        whole = estimates.classification_metrics(*split, 0.5, groups, 3, n_resamples=300)
+        found = estimates.summary_metrics(*split, 0.5, groups, 3, n_resamples=300)
+        assert list(found) == list(estimates.SUMMARY_METRICS)
+        missed = found.pop("under_diagnosis_rate")
+        for name, one in found.items():
+            assert dataclasses.astuple(one) == pytest.approx(dataclasses.astuple(whole[name])), name
+        sensitivity = whole["sensitivity"]
+        assert missed.value == pytest.approx(1 - sensitivity.value)
+        assert missed.ci_low == pytest.approx(1 - sensitivity.ci_high)
+        assert missed.ci_high == pytest.approx(1 - sensitivity.ci_low)
+        assert (missed.method, missed.n) == (sensitivity.method, sensitivity.n)
+
+
+def test_a_summary_of_the_missed_alone_needs_nothing_else(split, patients):
+    for groups in (None, patients):
+        whole = estimates.summary_metrics(*split, 0.5, groups, 3)["under_diagnosis_rate"]
+        names = ["under_diagnosis_rate"]
+        assert estimates.summary_metrics(*split, 0.5, groups, 3, names=names) == {names[0]: whole}
+
+
+def test_too_few_patients_keep_the_value_and_lose_the_interval():
+    # 9 sick and 30 healthy patients, two films each: whatever needs ten sick says nothing.
+    rng = np.random.default_rng(4)
+    labels, groups = np.repeat([1, 0], [18, 60]), np.arange(78) // 2
+    logits = rng.normal(1.5 * labels)
+    probabilities = metrics.sigmoid(logits - 0.5)
+    names = (*estimates.SUMMARY_METRICS, "calibration_slope")
+    found = estimates.summary_metrics(labels, logits, probabilities, 0.5, groups, names=names)
+    enough = estimates.summary_metrics(
+        labels, logits, probabilities, 0.5, groups, names=names, min_patients=9
+    )
+    silent = {"auroc", "sensitivity", "under_diagnosis_rate", "calibration_slope"}
+    for name in names:
+        assert found[name].value == enough[name].value
+        assert found[name].n == enough[name].n
+        assert math.isnan(found[name].ci_low) == (name in silent), name
+        assert not math.isnan(enough[name].ci_low), name
+
+
+def test_an_unknown_summary_metric_is_refused(split):
+    with pytest.raises(ValueError, match="area_under"):
+        estimates.summary_metrics(*split, 0.5, names=["auroc", "area_under"])
+
+
+def test_another_prevalence_of_single_images_follows_the_formula(split):
+    labels, _, probabilities = split
+    found = estimates.prevalence_metrics(labels, probabilities, 0.4, 0.03, n_resamples=300)
+    counts = confusion(labels, probabilities, 0.4)
+    expected = prevalence.predictive_values(counts, 0.03)
+    assert (found["ppv"].value, found["npv"].value) == (expected.ppv, expected.npv)
+    assert (found["ppv"].ci_low, found["ppv"].ci_high) == expected.ppv_interval
+    assert (found["npv"].ci_low, found["npv"].ci_high) == expected.npv_interval
+    assert {found[name].method for name in ("ppv", "npv")} == {"mercaldo"}
+    assert (found["ppv"].n, found["npv"].n) == (counts.tp + counts.fp, counts.tn + counts.fn)
+    # At 3 % the cut of 0.4 stands at a lower probability, where a false alarm costs less.
+    share = labels.mean()
+    odds = 0.4 / 0.6 * (0.03 / 0.97) / (share / (1 - share))
+    gain = counts.sensitivity * 0.03 - odds * (1 - counts.specificity) * 0.97
+    one = found["net_benefit"]
+    assert one.value == pytest.approx(gain)
+    assert one.ci_low < one.value < one.ci_high
+
+
+def test_another_prevalence_with_patients_resamples_them(split, patients):
+    labels, _, probabilities = split
+    found = estimates.prevalence_metrics(labels, probabilities, 0.4, 0.03, patients, 5)
+    assert {one.method for one in found.values()} == {"patient_bootstrap"}
+
+    def ppv(weights):
+        tp, fp, tn, fn = weighted.weighted_confusion(labels, probabilities, 0.4, weights).T
+        sick, healthy = 0.03 * tp / (tp + fn), 0.97 * fp / (fp + tn)
+        return sick / (sick + healthy)
+
+    low, high, _ = cluster_bootstrap_interval(ppv, patients, seed=5)
+    assert (found["ppv"].ci_low, found["ppv"].ci_high) == pytest.approx((low, high))
+
+
+def test_another_prevalence_of_one_class_is_undefined():
+    found = estimates.prevalence_metrics(np.zeros(5, int), np.full(5, 0.3), 0.5, 0.1)
+    assert all(math.isnan(one.value) and math.isnan(one.ci_low) for one in found.values())

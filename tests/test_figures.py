@@ -21,6 +21,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
 
 from xray_classifier.report import figures, words
+from xray_classifier.report.decision_figures import coverage_figure, net_benefit_figure
 from xray_classifier.report.film_sheet import sheet_figure
 from xray_classifier.report.loss_figure import TEST_LABEL, loss_figure
 from xray_classifier.report.loss_frame import loss_frame
@@ -50,6 +51,10 @@ ALL: dict[str, Callable[[], bytes]] = {
     "confusion_figure": lambda: figures.confusion_figure(3, 1, 2, 4, threshold=0.5, split="test"),
     "score_histogram_figure": lambda: figures.score_histogram_figure([0.1, 0.2], [0.9], 0.5),
     "scatter_figure": lambda: figures.scatter_figure([1.0, 2.0], [1.5, 1.5]),
+    "decision_curve_figure": lambda: figures.decision_curve_figure(
+        [0.1, 0.5, 0.9], [0.4, 0.3, 0.2], [0.4, 0.0, -4.0]
+    ),
+    "risk_coverage_figure": lambda: figures.risk_coverage_figure([0.5, 1.0], [0.1, 0.2]),
     "film_sheet": lambda: figures.film_sheet(FILMS, ["healthy", "sick", "sick"]),
 }
 
@@ -100,6 +105,8 @@ def test_every_axis_says_what_it_shows(name: str) -> None:
         "confusion_figure": lambda: matrix_figure(3, 1, 2, 4, threshold=0.5, split="test"),
         "score_histogram_figure": lambda: histogram_figure([0.1], [0.9], 0.5),
         "scatter_figure": lambda: regression_figure([1.0], [1.5]),
+        "decision_curve_figure": lambda: net_benefit_figure([0.1, 0.9], [0.4, 0.2], [0.4, -4.0]),
+        "risk_coverage_figure": lambda: coverage_figure([0.5, 1.0], [0.1, 0.2]),
     }[name]()
     assert any(axes.get_xlabel() for axes in figure.axes)
     assert all(axes.get_ylabel() for axes in figure.axes)
@@ -481,3 +488,51 @@ def test_shortened_text_fits(text: str, columns: int) -> None:
 )
 def test_numbers_are_worded_for_people(value: float | None, shown: str) -> None:
     assert words.number_text(value) == shown
+
+
+def test_the_decision_curve_has_the_model_its_band_and_both_blind_policies() -> None:
+    x = [0.1, 0.3, 0.5]
+    figure = net_benefit_figure(
+        x, [0.4, 0.3, 0.2], [0.44, 0.28, 0.0],
+        low=[0.3, 0.2, 0.1], high=[0.5, 0.4, 0.3], threshold=0.35, prevalence=0.5, split="test",
+    )  # fmt: skip
+    (axes,) = figure.axes
+    assert xy(line(axes, "the model")) == [(0.1, 0.4), (0.3, 0.3), (0.5, 0.2)]
+    assert xy(line(axes, "call everyone sick")) == [(0.1, 0.44), (0.3, 0.28), (0.5, 0.0)]
+    assert list(line(axes, "call nobody sick").get_ydata()) == [0, 0]
+    assert list(line(axes, "stored threshold 0.35").get_xdata()) == [0.35, 0.35]
+    (band,) = axes.collections
+    assert band.get_datalim(axes.transData).extents.tolist() == pytest.approx([0.1, 0.1, 0.5, 0.5])
+    assert "test split: prevalence 0.5" in texts(figure)
+
+
+def test_the_fall_of_calling_everyone_sick_does_not_squeeze_the_model() -> None:
+    x = np.arange(1, 100) / 100
+    everyone = 0.1 - 0.9 * x / (1 - x)
+    (axes,) = net_benefit_figure(x, np.full(99, 0.05), everyone).axes
+    low, high = axes.get_ylim()
+    assert -0.1 < low < 0
+    assert 0.09 < high < 0.2
+
+
+def test_risk_and_coverage_are_drawn_as_given_with_the_refer_band() -> None:
+    figure = coverage_figure(
+        [0.2, 0.6, 1.0], [0.0, 0.1, 0.2], operating_point=(0.6, 0.1), split="test"
+    )
+    (axes,) = figure.axes
+    assert xy(line(axes, "errors among")) == [(0.2, 0.0), (0.6, 0.1), (1.0, 0.2)]
+    assert xy(line(axes, "with the refer band: 0.600 answered, 0.100 wrong")) == [(0.6, 0.1)]
+    assert axes.get_ylim()[0] == 0
+    assert axes.get_ylim()[1] > 0.2
+
+
+def test_a_curve_without_any_error_still_has_an_axis() -> None:
+    (axes,) = coverage_figure([0.5, 1.0], [0.0, 0.0]).axes
+    assert axes.get_ylim() == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("draw", [net_benefit_figure, coverage_figure])
+def test_a_band_of_another_length_is_refused(draw: Callable[..., Figure]) -> None:
+    curves = ([0.1, 0.2],) * (3 if draw is net_benefit_figure else 2)
+    with pytest.raises(ValueError, match="share one shape"):
+        draw(*curves, low=[0.1], high=[0.2])

@@ -226,7 +226,8 @@ def test_a_threshold_for_a_number_is_refused(program: Program, tmp_path: Path) -
     assert "predicts a number" in said.err
     assert program("evaluate", run, "-o", tmp_path / "j").code == 0
     rows = rows_of(tmp_path / "j" / "predictions.csv")
-    assert list(rows[0]) == ["path", "label", "patient", "split", "prediction", "in_training"]
+    columns = ["path", "label", "patient", "split", "prediction", "in_training", "pixel_hash"]
+    assert list(rows[0]) == columns
     names = json.loads((tmp_path / "j" / "metrics.json").read_bytes())["metrics"]
     errors = np.array([float(row["prediction"]) - float(row["label"]) for row in rows])
     assert names["mae"]["value"] == pytest.approx(np.abs(errors).mean())

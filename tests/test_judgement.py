@@ -12,8 +12,11 @@ from xray_classifier.classifier import Classifier, load_classifier
 from xray_classifier.config_file import load_config
 from xray_classifier.data.loading import Radiographs, run_loading
 from xray_classifier.errors import DataError
-from xray_classifier.judgement import Judgement, judge, with_interval
-from xray_classifier.judgement_files import judgement_figures, prediction_table, write_judgement
+from xray_classifier.estimate_words import with_interval
+from xray_classifier.judgement import Judgement, judge
+from xray_classifier.judgement_files import judgement_figures, write_judgement
+from xray_classifier.judgement_table import prediction_table
+from xray_classifier.judgement_words import in_words
 from xray_classifier.terminal import Terminal
 
 __all__ = ["tiny_run"]
@@ -33,7 +36,7 @@ def radiographs(tiny_run: Path) -> Radiographs:
 
 def test_the_words_are_the_numbers(classifier: Classifier, radiographs: Radiographs) -> None:
     j = judge(classifier, radiographs, "test", own=True)
-    words = "\n".join(j.in_words())
+    words = "\n".join(in_words(j))
     called = j.scores.p_sick >= j.threshold
     sick = j.targets == 1
     missed, alarms = int((sick & ~called).sum()), int((~sick & called).sum())
@@ -51,7 +54,7 @@ def test_the_words_are_the_numbers(classifier: Classifier, radiographs: Radiogra
 def test_the_split_that_chose_the_threshold_says_so(
     classifier: Classifier, radiographs: Radiographs
 ) -> None:
-    assert "too good" in "\n".join(judge(classifier, radiographs, "val", own=True).in_words())
+    assert "too good" in "\n".join(in_words(judge(classifier, radiographs, "val", own=True)))
 
 
 def test_auroc_and_calibration_lead_and_f1_and_mcc_come_last(
@@ -73,10 +76,11 @@ def test_an_image_that_cannot_be_read_is_in_no_metric_but_in_the_table(
     j = judge(classifier, damaged, "test", own=True)
     assert len(j.rows) == 24
     assert j.unscored == (int(rows[3]),)
-    table = rows_in(prediction_table(j, damaged))
+    table = rows_in(prediction_table(j, damaged, classifier))
     assert [row["path"] for row in table] == [radiographs.manifest.ids[row] for row in rows]
     assert table[3]["p_sick"] == table[3]["decision"] == ""
-    whole = rows_in(prediction_table(judge(classifier, radiographs, "test", own=True), radiographs))
+    undamaged = judge(classifier, radiographs, "test", own=True)
+    whole = rows_in(prediction_table(undamaged, radiographs, classifier))
     assert [r for k, r in enumerate(table) if k != 3] == [r for k, r in enumerate(whole) if k != 3]
 
 
@@ -136,7 +140,7 @@ def test_an_undefined_value_is_called_undefined(
     )
     j = judge(classifier, everyone_sick, "test", own=True)
     assert with_interval(j.estimates["auroc"]) == "undefined"
-    assert "nan" not in "\n".join(j.in_words()).lower()
+    assert "nan" not in "\n".join(in_words(j)).lower()
     assert any("only one class" in warning for warning in j.warnings)
 
 
@@ -150,7 +154,7 @@ def test_hostile_paths_are_inert_in_table_and_report(
         radiographs, manifest=replace(radiographs.manifest, ids=ids, splits=splits, patients=ids)
     )
     j = judge(classifier, hostile, "test", own=True)
-    table = rows_in(prediction_table(j, hostile))
+    table = rows_in(prediction_table(j, hostile, classifier))
     assert [row["path"] for row in table[:3]] == ["'=1+1", *nasty[1:]]
     write_judgement(tmp_path, j, classifier, hostile)
     assert "<script" not in (tmp_path / "report.html").read_text(encoding="utf-8")

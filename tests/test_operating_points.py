@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from xray_classifier import operating_points as op
 from xray_classifier.confusion import confusion
 from xray_classifier.errors import CheckpointError, DataError, UsageError
+from xray_classifier.intervals import wilson_interval
 from xray_classifier.metrics import decide
+from xray_classifier.policies import parse_threshold
 
 FEW = settings(max_examples=100, deadline=None)
 
@@ -49,9 +51,9 @@ def every_outcome(labels, probabilities):
     ],
 )
 def test_a_policy_is_read_and_spelled_back(text, kind, target, spelled):
-    policy = op.parse_threshold(text)
+    policy = parse_threshold(text)
     assert (policy.kind, policy.target, str(policy)) == (kind, target, spelled)
-    assert op.parse_threshold(str(policy)) == policy
+    assert parse_threshold(str(policy)) == policy
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,7 @@ def test_a_policy_is_read_and_spelled_back(text, kind, target, spelled):
 )  # fmt: skip
 def test_anything_else_is_refused_with_the_accepted_forms(text):
     with pytest.raises(UsageError, match=r"0\.42.*sens=0\.95.*spec=0\.90.*youden"):
-        op.parse_threshold(text)
+        parse_threshold(text)
 
 
 @FEW
@@ -83,7 +85,7 @@ def test_deciding_at_each_threshold_gives_the_stated_values(split):
 def test_a_least_sensitivity_is_met_with_the_best_specificity(split, twentieths):
     labels, probabilities = split
     target = twentieths / 20
-    policy = op.parse_threshold(f"sens={target}")
+    policy = parse_threshold(f"sens={target}")
     threshold = op.solve(op.operating_curve(labels, probabilities), policy)
     counts = confusion(labels, probabilities, threshold)
     allowed = [(spec, sens) for _, sens, spec in every_outcome(*split) if sens >= target]
@@ -96,7 +98,7 @@ def test_a_least_sensitivity_is_met_with_the_best_specificity(split, twentieths)
 def test_a_least_specificity_is_met_with_the_best_sensitivity(split, twentieths):
     labels, probabilities = split
     target = twentieths / 20
-    policy = op.parse_threshold(f"spec={target}")
+    policy = parse_threshold(f"spec={target}")
     threshold = op.solve(op.operating_curve(labels, probabilities), policy)
     counts = confusion(labels, probabilities, threshold)
     allowed = [sens for _, sens, spec in every_outcome(*split) if spec >= target]
@@ -109,7 +111,7 @@ def test_a_least_specificity_is_met_with_the_best_sensitivity(split, twentieths)
 def test_youden_is_the_best_sum_and_of_ties_the_most_sensitive(split):
     labels, probabilities = split
     curve = op.operating_curve(labels, probabilities)
-    threshold = op.solve(curve, op.parse_threshold("youden"))
+    threshold = op.solve(curve, parse_threshold("youden"))
     counts = confusion(labels, probabilities, threshold)
     n_sick, n_healthy = int(labels.sum()), int((1 - labels).sum())
     found = (counts.tp * n_healthy + counts.tn * n_sick, counts.sensitivity)
@@ -119,7 +121,7 @@ def test_youden_is_the_best_sum_and_of_ties_the_most_sensitive(split):
 
 def test_a_fixed_threshold_needs_no_curve_point():
     curve = op.operating_curve(np.array([0, 1]), np.array([0.2, 0.8]))
-    assert op.solve(curve, op.parse_threshold(0.123)) == 0.123
+    assert op.solve(curve, parse_threshold(0.123)) == 0.123
 
 
 def test_thresholds_lie_half_way_between_scores():
@@ -128,9 +130,9 @@ def test_thresholds_lie_half_way_between_scores():
     assert curve.thresholds == pytest.approx((0.0, 0.3, 0.5, 0.7, 0.9))
     assert curve.sensitivity == (1.0, 1.0, 0.5, 0.5, 0.0)
     assert curve.specificity == (0.0, 0.5, 0.5, 1.0, 1.0)
-    assert op.solve(curve, op.parse_threshold("sens=0.95")) == pytest.approx(0.3)
-    assert op.solve(curve, op.parse_threshold("spec=0.90")) == pytest.approx(0.7)
-    assert op.solve(curve, op.parse_threshold("youden")) == pytest.approx(0.3)
+    assert op.solve(curve, parse_threshold("sens=0.95")) == pytest.approx(0.3)
+    assert op.solve(curve, parse_threshold("spec=0.90")) == pytest.approx(0.7)
+    assert op.solve(curve, parse_threshold("youden")) == pytest.approx(0.3)
 
 
 def test_last_bit_noise_moves_no_image_across():
@@ -167,23 +169,23 @@ def test_a_long_curve_is_cut_short_and_stays_true(long_split, long_curve):
 @pytest.mark.parametrize("target", [0.0, 0.01, 0.5, 0.8, 0.85, 0.9, 0.95, 0.975, 0.99, 0.999, 1.0])
 def test_a_short_curve_answers_usual_targets_as_the_whole_one(long_split, long_curve, target):
     outcomes = every_outcome(*long_split)
-    by_sens = confusion(*long_split, op.solve(long_curve, op.parse_threshold(f"sens={target}")))
+    by_sens = confusion(*long_split, op.solve(long_curve, parse_threshold(f"sens={target}")))
     assert by_sens.specificity == max(spec for _, sens, spec in outcomes if sens >= target)
-    by_spec = confusion(*long_split, op.solve(long_curve, op.parse_threshold(f"spec={target}")))
+    by_spec = confusion(*long_split, op.solve(long_curve, parse_threshold(f"spec={target}")))
     assert by_spec.sensitivity == max(sens for _, sens, spec in outcomes if spec >= target)
 
 
 def test_a_short_curve_keeps_the_youden_point(long_split, long_curve):
-    counts = confusion(*long_split, op.solve(long_curve, op.parse_threshold("youden")))
+    counts = confusion(*long_split, op.solve(long_curve, parse_threshold("youden")))
     best = max(sens + spec for _, sens, spec in every_outcome(*long_split))
     assert counts.sensitivity + counts.specificity == pytest.approx(best, abs=1e-12)
 
 
 @pytest.mark.parametrize("target", [0.7654, 0.93217, 0.9996])
 def test_a_short_curve_still_meets_an_unusual_target(long_split, long_curve, target):
-    threshold = op.solve(long_curve, op.parse_threshold(f"sens={target}"))
+    threshold = op.solve(long_curve, parse_threshold(f"sens={target}"))
     assert target <= confusion(*long_split, threshold).sensitivity <= target + 0.01
-    threshold = op.solve(long_curve, op.parse_threshold(f"spec={target}"))
+    threshold = op.solve(long_curve, parse_threshold(f"spec={target}"))
     assert target <= confusion(*long_split, threshold).specificity <= target + 0.01
 
 
@@ -229,3 +231,112 @@ def test_one_class_has_no_operating_point(label, missing):
 def test_a_logit_is_not_taken_for_a_probability():
     with pytest.raises(DataError, match="probability"):
         op.operating_curve(np.array([0, 1]), np.array([-1.0, 2.0]))
+
+
+# Cost, cautious policies, resamples
+
+
+@pytest.mark.parametrize(
+    ("text", "spelled"),
+    [
+        ("cost=10", "cost=10.0"),
+        ("cost=0.5", "cost=0.5"),
+        ("sens=0.95@lower95", "sens=0.95@lower95"),
+        ("spec=.9@lower95", "spec=0.9@lower95"),
+        ("sensitivity >= 0.95", "sens=0.95"),
+        ("specificity>=0.9", "spec=0.9"),
+    ],
+)
+def test_the_newer_policies_are_read_and_spelled_back(text, spelled):
+    policy = parse_threshold(text)
+    assert str(policy) == spelled
+    assert parse_threshold(str(policy)) == policy
+
+
+@pytest.mark.parametrize("text", ["cost=0", "cost=-1", "0.4@lower95", "youden@lower95",
+                                  "cost=3@lower95", "sens=0.9@lower90"])  # fmt: skip
+def test_what_has_no_lower_end_or_no_price_is_refused(text):
+    with pytest.raises(UsageError, match="is no threshold"):
+        parse_threshold(text)
+
+
+@FEW
+@given(splits(), st.floats(0.05, 50))
+def test_cost_finds_the_cheapest_threshold_and_misses_fewest_among_equals(split, price):
+    labels, probabilities = split
+    curve = op.operating_curve(labels, probabilities)
+    found = confusion(labels, probabilities, op.solve(curve, parse_threshold(f"cost={price}")))
+    bills = []
+    for threshold, _, _ in every_outcome(*split):
+        c = confusion(labels, probabilities, threshold)
+        bills.append((price * c.fn + c.fp, c.fn))
+    best = min(bill for bill, _ in bills)
+    assert price * found.fn + found.fp == pytest.approx(best)
+
+
+@pytest.mark.parametrize("kind", ["sens", "spec"])
+@pytest.mark.parametrize("target", [0.5, 0.8, 0.9])
+def test_a_cautious_policy_is_the_best_whose_wilson_interval_lies_above(kind, target):
+    rng = np.random.default_rng(3)
+    labels = np.repeat([0, 1], 200)
+    probabilities = np.clip(rng.normal(0.4 + 0.25 * labels, 0.2), 0, 1)
+    curve = op.operating_curve(labels, probabilities)
+    threshold = op.solve(curve, parse_threshold(f"{kind}={target}@lower95"))
+
+    def lower(t):
+        c = confusion(labels, probabilities, t)
+        right = c.tp if kind == "sens" else c.tn
+        return wilson_interval(right, 200).low
+
+    assert lower(threshold) >= target - 1e-12
+    step = 1 if kind == "sens" else -1
+    neighbour = curve.thresholds[curve.thresholds.index(threshold) + step]
+    assert lower(neighbour) < target
+
+
+def test_the_least_share_is_where_the_lower_end_of_wilson_meets_the_target():
+    for n in (30, 100, 1000):
+        for target in (0.1, 0.5, 0.9):
+            share = op.least_share(target, n)
+            if share <= 1:
+                assert wilson_interval(share * n, n).low == pytest.approx(target, abs=1e-12)
+
+
+def test_too_few_images_for_a_cautious_policy_are_told_how_many_are_needed():
+    labels, probabilities = np.repeat([0, 1], 60), np.linspace(0, 1, 120)
+    policy = parse_threshold("sens=0.95@lower95")
+    curve = op.operating_curve(labels, probabilities)
+    said = op.shortfall(curve, policy)
+    assert said is not None
+    assert "at least 73" in said
+    assert wilson_interval(73, 73).low >= 0.95 > wilson_interval(72, 72).low
+    assert confusion(labels, probabilities, op.solve(curve, policy)).fn == 0
+    assert op.shortfall(curve, parse_threshold("sens=0.9@lower95")) is None
+    assert op.shortfall(curve, parse_threshold("sens=0.95")) is None
+
+
+def test_patients_not_images_carry_a_cautious_policy():
+    labels, probabilities = np.repeat([0, 1], 100), np.linspace(0, 1, 200)
+    policy = parse_threshold("sens=0.95@lower95")
+    few = op.operating_curve(labels, probabilities, units=op.Units(50, 50))
+    assert op.shortfall(op.operating_curve(labels, probabilities), policy) is None
+    assert "50 sick patients" in str(op.shortfall(few, policy))
+    assert op.OperatingCurve.from_dict(json.loads(json.dumps(few.to_dict()))) == few
+
+
+@FEW
+@given(splits(), st.sampled_from(["youden", "sens=0.8", "spec=0.7", "cost=3"]))
+def test_resampled_thresholds_are_those_of_the_repeated_images(split, text):
+    labels, probabilities = split
+    policy = parse_threshold(text)
+    rng = np.random.default_rng(0)
+    weights = rng.integers(0, 3, size=(6, len(labels))).astype(float)
+    found = op.resampled_thresholds(labels, probabilities, weights, policy)
+    for row, threshold in zip(weights, found, strict=True):
+        drawn = np.repeat(np.arange(len(labels)), row.astype(int))
+        if len(set(labels[drawn].tolist())) < 2:
+            assert np.isnan(threshold)
+            continue
+        own = op.solve(op.operating_curve(labels[drawn], probabilities[drawn]), policy)
+        decided = confusion(labels[drawn], probabilities[drawn], threshold)
+        assert decided == confusion(labels[drawn], probabilities[drawn], own)

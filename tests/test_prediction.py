@@ -202,6 +202,7 @@ def test_json_counts_files_and_keeps_prose_off_standard_output(
         "failed": 3,
         "rejected": 3,
         "sick": sum(row["decision"] == "sick" for row in rows),
+        "referred": 0,
     }
     assert "12 files" in said.err
 

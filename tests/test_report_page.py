@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 
@@ -13,42 +15,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from report_parts import everything, film, flow, png, tool
 
+from xray_classifier.report.error_gallery import ErrorFilm, ErrorGroup
+from xray_classifier.report.flow_diagram import FlowLevel
 from xray_classifier.report.page import (
-    MetricRow,
     ReportContent,
     ReportFigure,
+    ReportSection,
     ReportTable,
     render_report,
 )
 
 HOSTILE = "<img src=x onerror=alert(1)>.png\"' {{ 7*7 }} </style></pre><script>alert(2)</script>"
-
-
-def png(width: int = 30, height: int = 20) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("L", (width, height), 200).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def content(text: str = "words") -> ReportContent:
-    """A report with every section, `text` in every place that takes text."""
-    return ReportContent(
-        title=text,
-        verdict=(text, "second paragraph"),
-        metrics=(
-            MetricRow("auroc", 0.9451, 0.91, 0.96, 1312, "DeLong"),
-            MetricRow(text, None, None, None, 0, text),
-            MetricRow("mse", 12345.6, float("nan"), 1.0, 5, ""),
-        ),
-        figures=(
-            ReportFigure(text, png(), text + " alt", (text, "n"), ((text, "3"),)),
-            ReportFigure("square", png(20, 20), "a square"),
-        ),
-        tables=(ReportTable(text, ("Split", text), (("test", text),)),),
-        details=((text, text),),
-        warnings=(text,),
-    )
 
 
 class Page(HTMLParser):
@@ -64,7 +43,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "img", "input", "wbr"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -105,60 +84,124 @@ def check_it_can_be_heard(page: Page) -> None:
 
 
 def test_elements_are_closed_in_order() -> None:
-    assert Page(render_report(content())).open == []
+    assert Page(render_report(everything())).open == []
 
 
-def test_the_policy_allows_data_pictures_and_the_one_style_block_alone() -> None:
-    html = render_report(content())
+def hash_of(block: str) -> str:
+    """The source expression of a block, as W3C CSP Level 3 has it."""
+    return "'sha256-" + base64.b64encode(hashlib.sha256(block.encode()).digest()).decode() + "'"
+
+
+def scripts_of(html: str) -> list[str]:
+    """What could run."""
+    return re.findall(r"<script>(.*?)</script>", html, flags=re.DOTALL)
+
+
+def test_the_policy_allows_data_pictures_and_the_own_style_and_scripts_alone() -> None:
+    html = render_report(everything())
     (style,) = re.findall(r"<style>(.*?)</style>", html, flags=re.DOTALL)
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    scripts = scripts_of(html)
+    assert len(scripts) == 2
     assert policy(Page(html)) == {
         "default-src": "'none'",
         "img-src": "data:",
-        "style-src": f"'sha256-{digest}'",
+        "style-src": hash_of(style),
+        "script-src": " ".join(hash_of(script) for script in scripts),
+        "require-trusted-types-for": "'script'",
         "base-uri": "'none'",
         "form-action": "'none'",
     }
-    assert "style=" not in html.replace(style, "")
+    assert not any("style" in attributes for _, attributes in Page(html).tags)
+
+
+def test_a_page_without_tool_and_gallery_can_run_nothing() -> None:
+    html = render_report(replace(everything(), threshold_tool=None, gallery=()))
+    assert "<script" not in html
+    assert "script-src" not in policy(Page(html))
+
+
+def test_the_scripts_send_and_evaluate_nothing() -> None:
+    for script in scripts_of(render_report(everything())):
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|Function\(|fetch|XMLHttp|"
+            r"WebSocket|sendBeacon|import|https?:|localStorage|cookie",
+            script.replace("doi:", ""),
+        )
 
 
 def test_the_policy_stands_before_all_that_it_governs() -> None:
-    html = render_report(content())
+    html = render_report(everything())
     assert html.index("Content-Security-Policy") < html.index("<title>") < html.index("<style>")
 
 
 def test_nothing_is_fetched() -> None:
-    html = render_report(content())
-    assert not re.search(r"https?:|url\(|@import|<link|<script|<iframe", html.split("base64,")[0])
-    page = Page(html)
-    for _, attributes in page.tags:
-        assert not {"href", "srcset", "action", "data", "poster"} & set(attributes)
-        assert attributes.get("src", "data:").startswith("data:")
+    html = render_report(everything())
+    assert not re.search(r"https?:|url\(|@import|<link|<iframe|<object", html)
+    for tag, attributes in Page(html).tags:
+        assert not {"srcset", "action", "data", "poster", "xlink:href"} & set(attributes)
+        assert not [name for name in attributes if name.startswith("on")]
+        assert attributes.get("src", "data:image/png;base64,").startswith("data:image/png;base64,")
+        assert attributes.get("href", "#").startswith("#")
+        assert tag in {"img", "a"} or not {"src", "href"} & set(attributes)
+
+
+def test_links_lead_to_the_parts_in_their_order() -> None:
+    page = Page(render_report(everything()))
+    targets = [link["href"].removeprefix("#") for link in page.of("a")]
+    assert targets == [
+        "metrics", "thresholds", "figures", "errors", "subgroups", "section-1", "images",
+        "summary", "limits", "details",
+    ]  # fmt: skip
+    assert [heading["id"] for heading in page.of("h2")] == ["warnings", *targets]
 
 
 def test_pictures_travel_inside_with_size_and_alternative_text() -> None:
-    pictures = Page(render_report(content())).of("img")
-    assert [picture["alt"] for picture in pictures] == ["words alt", "a square"]
-    assert [(p["width"], p["height"]) for p in pictures] == [("30", "20"), ("20", "20")]
-    for picture, size in zip(pictures, [(30, 20), (20, 20)], strict=True):
+    shown = ReportContent(
+        title="t", figures=(ReportFigure("f", png(), "wide"), ReportFigure("g", png(9, 9), "box"))
+    )
+    pictures = Page(render_report(shown)).of("img")
+    assert [picture["alt"] for picture in pictures] == ["wide", "box"]
+    assert [(p["width"], p["height"]) for p in pictures] == [("30", "20"), ("9", "9")]
+    for picture, size in zip(pictures, [(30, 20), (9, 9)], strict=True):
         kind, _, data = picture["src"].partition(",")
         assert kind == "data:image/png;base64"
         with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as image:
             assert image.size == size
 
 
+def test_every_picture_has_an_alternative_text() -> None:
+    page = Page(render_report(everything()))
+    assert all(picture["alt"].strip() for picture in page.of("img"))
+    for drawing in page.of("svg"):
+        assert drawing.get("aria-hidden") == "true" or drawing["aria-label"].strip()
+
+
 def test_hostile_text_stays_text_everywhere() -> None:
-    html = render_report(content(HOSTILE))
-    page = Page(html)
-    harmless = Page(render_report(content()))
-    assert [tag for tag, _ in page.tags] == [tag for tag, _ in harmless.tags]
-    assert [sorted(names) for _, names in page.tags] == [sorted(n) for _, n in harmless.tags]
+    page = Page(render_report(everything(HOSTILE)))
+    harmless = Page(render_report(everything()))
+    # a path may be broken at each slash, and a box of the diagram has as many lines as it needs
+    shapes = [
+        [(tag, sorted(a)) for tag, a in p.tags if tag not in {"wbr", "text"}]
+        for p in (page, harmless)
+    ]
+    assert shapes[0] == shapes[1]
     assert "49" not in "".join(page.words("h1"))
     assert page.words("h1") == [HOSTILE]
     assert page.words("pre") == [HOSTILE]
-    assert page.words("li") == [HOSTILE]
+    assert page.words("li").count(HOSTILE) == 2
     assert page.of("img")[0]["alt"] == HOSTILE + " alt"
-    assert page.words("h3").count(HOSTILE) == 2
+    assert page.words("h3").count(HOSTILE) == 6
+    assert "".join(page.words("bdi")).count(HOSTILE) == 4
+    held = json.loads("".join(page.words("script")[:1]))
+    assert held["policy"] == HOSTILE
+
+
+def test_the_block_of_numbers_cannot_be_ended_by_a_text_in_it() -> None:
+    html = render_report(ReportContent(title="t", threshold_tool=tool("</script><script>x()")))
+    assert len(re.findall(r"<script", html)) == 2
+    (block,) = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', html)
+    assert not set("<>&") & set(block)
+    assert json.loads(block)["policy"] == "</script><script>x()"
 
 
 @given(st.text(max_size=30))
@@ -181,21 +224,36 @@ def test_lines_of_a_detail_are_kept() -> None:
     assert Page(html).words("pre") == [text]
 
 
-def test_metrics_are_a_table_with_value_interval_n_and_method() -> None:
-    html = render_report(content())
-    rows = [re.findall(r">([^<]*)</t[hd]>", row) for row in re.findall(r"<tr>.*?</tr>", html)]
-    assert rows[0] == ["Metric", "Value", "95 % interval", "n", "Method"]
-    assert rows[1] == ["auroc", "0.945", "0.910 to 0.960", "1,312", "DeLong"]
-    assert rows[2] == ["words", "not defined", "-", "0", "words"]
-    assert rows[3] == ["mse", "12,346", "-", "5", ""]
+def test_metrics_are_a_table_with_name_key_value_interval_n_and_method() -> None:
+    html = render_report(everything())
+    rows = [
+        re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>.*?</tr>", html)
+    ]
+    texts = [[re.sub(r"<[^>]*>", "|", cell) for cell in row] for row in rows[:5]]
+    assert texts[0] == ["Metric", "Value", "95 % interval", "n", "Method"]
+    assert texts[1][0].startswith("AUROC|auroc||how often a random sick image")
+    assert texts[1][1:] == ["0.945", "0.910 to 0.960", "1,312", "DeLong"]
+    assert texts[2] == ["words", "not defined", "-", "0", "words"]
+    assert texts[3][1:] == ["0.788", "0.688 to 0.889", "118", "bootstrap over patients"]
+    assert texts[4][1:] == ["12,346", "-", "5", ""]
+
+
+def test_the_leading_numbers_are_cards_in_percent() -> None:
+    page = Page(render_report(everything()))
+    values = [text for text in page.words("p") if text in ("0.945", "78.8 %", "12,346")]
+    assert values == ["0.945", "78.8 %", "12,346"]
+    assert "68.8 to 88.9 %" in page.words("p")
+    labels = [drawing.get("aria-label", "") for drawing in page.of("svg")]
+    assert labels[0] == "AUROC 0.945, 95 % interval 0.910 to 0.960"
+    assert labels[1] == "Sensitivity 78.8 %, 95 % interval 68.8 to 88.9 %"
 
 
 def test_the_page_can_be_heard() -> None:
-    check_it_can_be_heard(Page(render_report(content())))
+    check_it_can_be_heard(Page(render_report(everything())))
 
 
 def test_the_page_suits_phones_dark_rooms_and_paper() -> None:
-    html = render_report(content())
+    html = render_report(everything())
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in html
     assert "@media (prefers-color-scheme: dark)" in html
     assert "@media print" in html
@@ -212,7 +270,7 @@ def test_empty_sections_leave_no_heading() -> None:
 
 
 def test_equal_content_gives_an_equal_page() -> None:
-    assert render_report(content()) == render_report(content())
+    assert render_report(everything()) == render_report(everything())
 
 
 @pytest.mark.parametrize(
@@ -224,11 +282,34 @@ def test_equal_content_gives_an_equal_page() -> None:
     ],
 )
 def test_a_figure_that_not_all_can_read_is_refused(figure: ReportFigure, why: str) -> None:
+    section = ReportSection("s", figures=(figure,))
+    for wrong in ({"figures": (figure,)}, {"sections": (section,)}):
+        with pytest.raises(ValueError, match=why):
+            render_report(replace(ReportContent(title="t"), **wrong))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (film()._replace(png=b"<svg/>"), "no PNG"),
+        (film()._replace(overlay=b"<svg/>"), "no PNG"),
+        (film()._replace(alt=" "), "alternative text"),
+    ],
+)
+def test_a_film_that_not_all_can_see_is_refused(wrong: ErrorFilm, why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        render_report(ReportContent(title="t", figures=(figure,)))
+        render_report(ReportContent(title="t", gallery=(ErrorGroup("g", (wrong,)),)))
+
+
+@pytest.mark.parametrize("wrong", [FlowLevel(()), flow()[0]._replace(onward=1)])
+def test_a_diagram_that_cannot_be_drawn_is_refused(wrong: FlowLevel) -> None:
+    with pytest.raises(ValueError, match="boxes goes on from"):
+        render_report(ReportContent(title="t", flow=(wrong,)))
 
 
 def test_a_row_of_another_length_is_refused() -> None:
     table = ReportTable("t", ("a",), (("1", "2"),))
-    with pytest.raises(ValueError, match="1 columns, a row has 2"):
-        render_report(ReportContent(title="t", tables=(table,)))
+    section = ReportSection("s", tables=(table,))
+    for wrong in ({"tables": (table,)}, {"table_one": table}, {"sections": (section,)}):
+        with pytest.raises(ValueError, match="1 columns, a row has 2"):
+            render_report(replace(ReportContent(title="t"), **wrong))

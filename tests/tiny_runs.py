@@ -137,6 +137,14 @@ def metadata_of(checkpoint: Path) -> dict[str, Any]:
     return content
 
 
+def metrics_apart_from_looks(folder: Path) -> dict[str, Any]:
+    """metrics.json without the count of looks, which grows with every evaluation."""
+    content = json.loads((folder / "metrics.json").read_bytes())
+    content.pop("test_set", None)
+    assert isinstance(content, dict)
+    return content
+
+
 def snapshot(folder: Path) -> dict[str, bytes]:
     """Every file below a folder with its content."""
     return {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from xray_classifier.classifier import Classifier, load_classifier
 from xray_classifier.config_file import load_config
-from xray_classifier.evaluation import EvaluationResult, run_evaluation
+from xray_classifier.evaluation import NOTHING_MORE, Asked, EvaluationResult, run_evaluation
 from xray_classifier.members import is_repeated
 from xray_classifier.prediction import PredictionResult, run_prediction
 from xray_classifier.repeated import run_repeated
@@ -47,6 +47,8 @@ def evaluate(
     split: str | None = None,
     out: AnyPath | None = None,
     threshold: str | float = "auto",
+    prevalence: float | None = None,
+    asked: Asked = NOTHING_MORE,
     quiet: bool = False,
 ) -> EvaluationResult:
     """Judge a checkpoint, as `xray-classifier evaluate` does.
@@ -55,9 +57,12 @@ def evaluate(
         checkpoint: A checkpoint or a run folder.
         data: Folder, CSV or NPZ with labels; None takes the run's own data.
         overrides: Texts such as "data.patient=null".
-        split: train, val or test; None takes test, else val.
+        split: train, val, calibrate or test; None takes test, else val.
         out: Folder to write into; None makes one under the run's `eval`.
-        threshold: "auto", a probability, "sens=0.95", "spec=0.90" or "youden".
+        threshold: "auto", a probability, "sens=0.95", "spec=0.90", "cost=10" or "youden".
+        prevalence: Share of sick where the answers are used, in (0, 1).
+        asked: Subgroups, other thresholds, stress test, conditions; conditions that do not hold
+            are in the result's `unmet`.
         quiet: Print nothing.
 
     Raises:
@@ -71,6 +76,8 @@ def evaluate(
         out=None if out is None else Path(out),
         threshold=threshold,
         overrides=overrides,
+        prevalence=prevalence,
+        asked=asked,
     )
 
 
@@ -80,6 +87,7 @@ def predict(
     out: AnyPath,
     *,
     threshold: str | float = "auto",
+    prevalence: float | None = None,
     force: bool = False,
     quiet: bool = False,
 ) -> PredictionResult:
@@ -89,7 +97,8 @@ def predict(
         checkpoint: A checkpoint or a run folder.
         inputs: One or several files or folders.
         out: The table: .csv, .jsonl or .parquet.
-        threshold: "auto", a probability, "sens=0.95", "spec=0.90" or "youden".
+        threshold: "auto", a probability, "sens=0.95", "spec=0.90", "cost=10" or "youden".
+        prevalence: Share of sick where the answers are used: adds `p_at_prevalence`.
         force: Replace an existing table.
         quiet: Print nothing.
 
@@ -104,4 +113,5 @@ def predict(
         Terminal(quiet=quiet),
         threshold=threshold,
         force=force,
+        prevalence=prevalence,
     )

@@ -74,14 +74,17 @@ def split_overrides(
     words: Sequence[str], parser: argparse.ArgumentParser
 ) -> tuple[list[str], list[str]]:
     """Part overrides from everything else; the value of an option and a file are none."""
-    takes_value = {
-        option for a in parser._actions for option in a.option_strings if a.nargs is None
-    }  # fmt: skip
+    takes_value, may_take = (
+        {option for a in parser._actions for option in a.option_strings if a.nargs == nargs}
+        for nargs in (None, "?")
+    )
     takes_files = any(a.type is Path and not a.option_strings for a in parser._actions)
     rest: list[str] = []
     overrides: list[str] = []
     for word in words:
-        is_value = bool(rest) and rest[-1] in takes_value
+        before = rest[-1] if rest else ""
+        plain = "." not in word.split("=")[0]  # as in `--what-if sens=0.9`
+        is_value = before in takes_value or (before in may_take and plain)
         is_file = takes_files and os.path.lexists(word)
         if OVERRIDE.match(word) and not is_value and not is_file:
             overrides.append(word)
@@ -128,7 +131,8 @@ def build_parser(
     found = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb")
     verbs: dict[str, argparse.ArgumentParser] = {}
     for add in (
-        _add_train, _add_evaluate, _add_predict, _add_check, _add_init, _add_config, _add_export,
+        _add_train, _add_evaluate, _add_predict, _add_compare, _add_check, _add_init, _add_config,
+        _add_export,
         _add_cache, _add_doctor,
     ):  # fmt: skip
         add(found, verbs)
@@ -199,17 +203,33 @@ def _add_evaluate(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None
         found, verbs, "evaluate", "Judge a saved model: metrics with intervals, figures, report.",
         "  xray-classifier evaluate runs/latest --split test\n"
         "  xray-classifier evaluate model.safetensors --data other_hospital/ -o judged\n"
-        "  xray-classifier evaluate runs/latest --threshold sens=0.95 --json\n",
+        "  xray-classifier evaluate runs/latest --require 'auroc>=0.90' --json\n",
         takes_overrides=True,
     )  # fmt: skip
     group = parser.add_argument_group("input and output")
     group.add_argument("checkpoint", type=Path, metavar="CHECKPOINT_OR_RUN")
     group.add_argument("--data", type=Path, metavar="PATH",
                        help="labelled folder, CSV or NPZ (default: those of the run)")  # fmt: skip
-    group.add_argument("--split", help="train, val or test (default: test, else val)")
+    group.add_argument("--split", help="train, val, calibrate or test (default: test, else val)")
     group.add_argument("-o", "--out", type=Path, metavar="DIR",
                        help="folder to write into (default: RUN/eval/<data>-<date>)")  # fmt: skip
     _threshold(group)
+    more = parser.add_argument_group("more to look at")
+    more.add_argument("--by", action="append", default=[], metavar="COLUMN",
+                      help="subgroups by a column of the CSV; may be repeated (default: those "
+                      "with a few values)")  # fmt: skip
+    more.add_argument("--what-if", action="append", nargs="?", const="usual", default=[],
+                      metavar="T", help="try another threshold too, exploratory; without T the "
+                      "usual ones")  # fmt: skip
+    more.add_argument(
+        "--stress",
+        action="store_true",
+        help="judge changed copies too: exposure, blur, noise, rotation, ...",
+    )
+    more.add_argument("--require", action="append", default=[], metavar="CONDITION",
+                      help="end with code 9 unless it holds, such as 'auroc>=0.90'")  # fmt: skip
+    more.add_argument("--medmnist", metavar="NAME",
+                      help="also write predictions for the MedMNIST evaluator")  # fmt: skip
     _hardware(parser)
 
 
@@ -233,8 +253,38 @@ def _add_predict(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
 
 
 def _threshold(group: Any) -> None:
-    group.add_argument("--threshold", default="auto", metavar="T",
-                       help="auto (stored), 0.42, sens=0.95, spec=0.90 or youden")  # fmt: skip
+    group.add_argument(
+        "--threshold", default="auto", metavar="T",
+        help="auto (stored), 0.42, sens=0.95, spec=0.90, cost=10 or youden",
+    )  # fmt: skip
+    group.add_argument("--prevalence", type=float, metavar="P",
+                       help="share of sick where it is used: adds p_at_prevalence")  # fmt: skip
+
+
+def _add_compare(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
+    parser = _verb(
+        found, verbs, "compare",
+        "Compare two or more models on the same images: paired tests, and the images in dispute. "
+        "With --data, keys such as data.labels=... may be given. Ends with 3 if the models were "
+        "judged on different images.",
+        "  xray-classifier compare runs/20260101-101500_mlp runs/20260101-113000_mixer\n"
+        "  xray-classifier compare runs/*_mlp --split val -o compared\n"
+        "  xray-classifier compare runs/one runs/two --data other_hospital/ --json\n",
+        takes_overrides=True,
+    )  # fmt: skip
+    group = parser.add_argument_group("input and output")
+    group.add_argument("paths", type=Path, nargs="+", metavar="RUN",
+                       help="run, its checkpoint, or folder or table of `evaluate`")  # fmt: skip
+    group.add_argument("--split", help="which evaluation of a run (default: test)")
+    group.add_argument("--data", type=Path, metavar="PATH",
+                       help="evaluate all of them on these images first")  # fmt: skip
+    group.add_argument(
+        "--intersect", action="store_true",
+        help="where they were judged on different images, take the shared ones",
+    )  # fmt: skip
+    group.add_argument("-o", "--out", type=Path, metavar="DIR",
+                       help="new folder to write into (default: comparisons/<date>)")  # fmt: skip
+    _hardware(parser)
 
 
 def _add_init(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:

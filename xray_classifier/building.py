@@ -27,12 +27,13 @@ from xray_classifier.history import COLUMNS, History, Monitor, Run, direction, p
 from xray_classifier.losses import BinaryCrossEntropy, SquaredError, balanced_pos_weight
 from xray_classifier.memory import Memory, remembered
 from xray_classifier.model import Architecture, Network, build_network
-from xray_classifier.operating_points import parse_threshold
 from xray_classifier.optimizers import lr_factor, make_optimizer
-from xray_classifier.saving import run_content
+from xray_classifier.policies import parse_threshold
+from xray_classifier.saving import Choosing, run_choosing, run_content
 from xray_classifier.signals import StopRequest
 from xray_classifier.trainer import Trainer
 
+SPLIT_WORDS = {"val": "validation", "calibrate": "calibration"}
 Numbers = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
@@ -45,11 +46,13 @@ class Built:
         trainer: Network, optimizer and data on the device.
         content: What every checkpoint of the run says.
         memory: What the model will remember of its training images.
+        choosing: Where calibration and threshold are chosen; None without held-out images.
     """
 
     trainer: Trainer
     content: dict[str, Any]
     memory: Memory
+    choosing: Choosing | None
 
 
 def run_device(train: TrainConfig) -> torch.device:
@@ -72,7 +75,7 @@ def run_building(config: Config, radiographs: Radiographs, ranks: Ranks | None =
     device = run_device(train)
     torch.backends.cuda.matmul.allow_tf32 = train.tf32
     _refuse_batch_statistics(config, ranks)
-    rows = {name: radiographs.rows(name) for name in ("train", "val")}
+    rows = {name: radiographs.rows(name) for name in ("train", "val", "calibrate")}
     _require_images(rows, radiographs.manifest.targets, config)
     mean, std = pixel_statistics(radiographs.images, rows["train"])
     targets, scale = training_targets(radiographs.manifest.targets, rows["train"], config.task)
@@ -124,7 +127,7 @@ def run_building(config: Config, radiographs: Radiographs, ranks: Ranks | None =
         device,
         memory,
     )
-    return Built(trainer, content, memory)
+    return Built(trainer, content, memory, run_choosing(radiographs, splits))
 
 
 def _network(architecture: Architecture, seed: int) -> Network:
@@ -180,16 +183,16 @@ def run_architecture(config: Config) -> Architecture:
     )
 
 
-def _require_both_classes(rows: Rows, targets: Numbers, config: Config) -> None:
+def _require_both_classes(split: str, rows: Rows, targets: Numbers, config: Config) -> None:
     """Refuse before the first step what could not be solved after the last."""
     policy = parse_threshold(config.evaluate.threshold)
     if config.task == "classify" and len(rows) and policy.kind != "fixed":
         n_sick = int(targets[rows].sum())
         if n_sick in (0, len(rows)):
             raise DataError(
-                f"the validation split holds {len(rows) - n_sick} healthy and {n_sick} sick "
-                f"images, so evaluate.threshold={policy} cannot be solved on it; add images of "
-                "the other class, or give a probability, such as evaluate.threshold=0.5"
+                f"the {SPLIT_WORDS[split]} split holds {len(rows) - n_sick} healthy and {n_sick} "
+                f"sick images, so evaluate.threshold={policy} cannot be solved on it; add images "
+                "of the other class, or give a probability, such as evaluate.threshold=0.5"
             )
 
 
@@ -202,7 +205,10 @@ def _require_images(rows: Mapping[str, Rows], targets: Numbers, config: Config) 
             f"train.early_stopping.monitor is {monitor.column}, but there is no validation split; "
             "set data.split.val=0.15, or train.early_stopping.monitor=train_loss or null"
         )
-    _require_both_classes(rows["val"], targets, config)
+    for name in ("calibrate", "val"):
+        if len(rows[name]):
+            _require_both_classes(name, rows[name], targets, config)
+            break
     if config.train.schedule.name == "plateau" and not len(rows["val"]):
         raise DataError(
             "train.schedule.name is plateau, which watches val_loss, but there is no validation "

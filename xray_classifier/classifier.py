@@ -3,7 +3,7 @@
 A checkpoint holds one network or, as an ensemble, several; both answer alike.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from xray_classifier.answers import OK, Scores, answer_columns, at_place, failure
 from xray_classifier.calibration import Calibration
 from xray_classifier.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from xray_classifier.data.dataset import Standardize
 from xray_classifier.data.decode import film_from_array, prepare, read_film
 from xray_classifier.data.signature import Prepared, Signatures, prepared
-from xray_classifier.data.splits import CLASS_NAMES
 from xray_classifier.devices import torch_device
 from xray_classifier.ensemble import Ensemble, Member, member_weights
 from xray_classifier.errors import CheckpointError, DecodeError, UsageError
@@ -26,7 +26,10 @@ from xray_classifier.inference import predict_logits
 from xray_classifier.memory import Memory, recalled, split_tensors
 from xray_classifier.metrics import decide, sigmoid
 from xray_classifier.model import Architecture, build_network
-from xray_classifier.operating_points import OperatingCurve, parse_threshold, solve
+from xray_classifier.operating_points import OperatingCurve, solve
+from xray_classifier.policies import parse_threshold
+from xray_classifier.prevalence import at_prevalence
+from xray_classifier.refer import ReferBand, curve_prevalence
 
 Image = str | Path | NDArray[Any]
 """A file, or an array (H, W) of uint8, uint16 or float in [0, 1]."""
@@ -43,34 +46,6 @@ PARTS = {
     "environment": dict,
     "seed": int,
 }
-REJECTED = (
-    "multi_image",
-    "unsupported_mode",
-    "unsupported_syntax",
-    "colour_dicom",
-    "unsupported_dicom",
-    "no_pixels",
-    "ambiguous_range",
-    "for_processing",
-    "blank",
-)
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Answers for n images, in the order of the images.
-
-    Attributes:
-        logits: Raw outputs, shape (n,); for regression the predicted numbers, in their own unit.
-        p_raw: Plain sigmoid of the logits, in [0, 1].
-        p_sick: Calibrated probability, in [0, 1]; what the threshold reads.
-        sick: p_sick >= threshold.
-    """
-
-    logits: NDArray[np.float64]
-    p_raw: NDArray[np.float64]
-    p_sick: NDArray[np.float64]
-    sick: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -84,6 +59,9 @@ class Classifier:
         calibration: Logits to probabilities.
         threshold: Smallest p_sick that is called sick.
         threshold_policy: How it was chosen, in the words of `--threshold`.
+        refer: Probabilities that get no decision; None: every image is decided. It belongs to the
+            stored threshold, and another one has none.
+        prevalence: Share of sick to re-weight the probabilities to, as stated by the user, or None.
         memory: What it remembers of its training images; None where that was taken out.
         content: Everything the checkpoint says.
         path: The checkpoint.
@@ -94,6 +72,8 @@ class Classifier:
     calibration: Calibration
     threshold: float
     threshold_policy: str
+    refer: ReferBand | None
+    prevalence: float | None
     memory: Memory | None
     content: Mapping[str, Any]
     path: Path
@@ -113,6 +93,33 @@ class Classifier:
         """Folds of the cross-validation whose models this ensemble joins; None for any other."""
         found = (self.content.get("ensemble") or {}).get("folds")
         return None if found is None else int(found)
+
+    @property
+    def calibrated_to(self) -> float:
+        """Share of sick that the probabilities are right for.
+
+        That of the images they were calibrated on; without a calibration, that of the training.
+
+        Raises:
+            CheckpointError: Neither is known.
+        """
+        curve = self.content.get("operating_curve")
+        if curve is not None and self.calibration.method != "off":
+            return curve_prevalence(OperatingCurve.from_dict(curve))
+        train = (self.content.get("splits") or {}).get("train") or {}
+        n_sick, n_healthy = train.get("sick") or 0, train.get("healthy") or 0
+        if not n_sick or not n_healthy:
+            raise CheckpointError(
+                f"{printable(self.path)} does not say what share of its images was sick, so its "
+                "probabilities cannot be re-weighted; leave --prevalence out"
+            )
+        return float(n_sick / (n_sick + n_healthy))
+
+    def p_at_prevalence(self, p_sick: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probabilities (n,) re-weighted to the stated prevalence, under label shift."""
+        if self.prevalence is None:
+            raise ValueError("no prevalence was stated")
+        return at_prevalence(p_sick, self.calibrated_to, self.prevalence)
 
     @property
     def module(self) -> nn.Module:
@@ -160,10 +167,13 @@ class Classifier:
         if self.task == "regress":
             target = self.content["target"]
             numbers = outputs * target["std"] + target["mean"]
-            undefined = np.full(len(outputs), np.nan)
-            return Scores(numbers, undefined, undefined, np.zeros(len(outputs), dtype=bool))
+            undefined, none = np.full(len(outputs), np.nan), np.zeros(len(outputs), dtype=bool)
+            return Scores(numbers, undefined, undefined, none, none)
         p_sick = self.calibration.apply(outputs)
-        return Scores(outputs, sigmoid(outputs), p_sick, decide(p_sick, self.threshold))
+        sick = decide(p_sick, self.threshold)
+        none = np.zeros(len(sick), dtype=bool)
+        referred = none if self.refer is None else self.refer.inside(p_sick)
+        return Scores(outputs, sigmoid(outputs), p_sick, sick, referred)
 
     def predict(self, images: Sequence[Image] | Image) -> Any:
         """Answers for files or arrays, one row each, in order.
@@ -195,12 +205,7 @@ class Classifier:
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of a table of predictions."""
-        if self.task == "regress":
-            return ("path", "status", "reason", "prediction", "in_training")
-        return (
-            "path", "status", "reason", "p_sick", "decision", "threshold", "p_raw", "logit",
-            "in_training",
-        )  # fmt: skip
+        return answer_columns(self.task, self.prevalence is not None)
 
     def rows(
         self, names: Sequence[str], attempts: Sequence[Prepared | DecodeError]
@@ -212,18 +217,27 @@ class Classifier:
             attempts: What `attempt` gave, length n.
         """
         films = [film for film in attempts if not isinstance(film, DecodeError)]
-        if not films:
-            pairs = zip(names, attempts, strict=True)
-            return [self._failure_row(n, e) for n, e in pairs if isinstance(e, DecodeError)]
-        scores = self.score(np.stack([film.pixels for film in films]))
-        seen = self.images_seen(np.concatenate([film.signature for film in films]))
-        place = iter(range(len(films)))
+        answers: Iterator[tuple[Any, ...]] = iter(())
+        if films:
+            scores = self.score(np.stack([film.pixels for film in films]))
+            seen = self.images_seen(np.concatenate([film.signature for film in films]))
+            answers = self._answers(scores, seen)
         return [
-            self._failure_row(name, film)
+            (name, *failure(film.reason, len(self.columns) - 1))
             if isinstance(film, DecodeError)
-            else self._answer_row(name, scores, seen, next(place))
+            else (name, *next(answers))
             for name, film in zip(names, attempts, strict=True)
         ]
+
+    def _answers(self, scores: Scores, seen: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """What follows the name in each row."""
+        if self.task == "regress":
+            return ((OK, "", float(x), s) for x, s in zip(scores.logits, seen, strict=True))
+        moved = None if self.prevalence is None else self.p_at_prevalence(scores.p_sick)
+        return (
+            (OK, "", *scores.answer(place, self.threshold), *at_place(moved, place), seen[place])
+            for place in range(len(seen))
+        )
 
     def images_seen(self, signatures: Signatures) -> tuple[str, ...]:
         """Whether each image was in the training data: yes, possible, no; `` if nothing tells.
@@ -235,54 +249,40 @@ class Classifier:
             return ("",) * len(signatures)
         return self.memory.images_seen(signatures)
 
-    def _failure_row(self, name: str, error: DecodeError) -> tuple[Any, ...]:
-        status = "rejected" if error.reason in REJECTED else "failed"
-        return (name, status, error.reason, *([None] * (len(self.columns) - 3)))
-
-    def _answer_row(
-        self, name: str, scores: Scores, seen: Sequence[str], place: int
-    ) -> tuple[Any, ...]:
-        logit = float(scores.logits[place])
-        if self.task == "regress":
-            return (name, "ok", "", logit, seen[place])
-        return (
-            name,
-            "ok",
-            "",
-            float(scores.p_sick[place]),
-            CLASS_NAMES[int(scores.sick[place])],
-            self.threshold,
-            float(scores.p_raw[place]),
-            logit,
-            seen[place],
-        )
-
 
 def load_classifier(
-    path: str | Path, device: str = "auto", threshold: str | float = "auto"
+    path: str | Path,
+    device: str = "auto",
+    threshold: str | float = "auto",
+    prevalence: float | None = None,
 ) -> Classifier:
     """Read a trained model.
 
     Args:
         path: A checkpoint, or a run folder, of which the best checkpoint is taken.
         device: auto, cpu, cuda, cuda:1 or mps.
-        threshold: auto takes the stored one; a probability, `sens=0.95`, `spec=0.90` or `youden`
-            are solved on the validation curve that is stored in the checkpoint.
+        threshold: auto takes the stored one; a probability, `sens=0.95`, `spec=0.90`, `cost=10` or
+            `youden` are solved on the validation curve that is stored in the checkpoint.
+        prevalence: Share of sick where the answers are used, in (0, 1): adds `p_at_prevalence`.
 
     Raises:
         CheckpointError: Damaged, foreign, or without what is asked of it.
-        UsageError: No such file, or no such threshold or device.
+        UsageError: No such file, or no such threshold, device or prevalence.
     """
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise UsageError(f"--prevalence {prevalence}: must lie between 0 and 1, such as 0.03")
     checkpoint = load_checkpoint(find_checkpoint(Path(path)))
     if checkpoint.require("kind") != "best":
         raise CheckpointError(
             f"{printable(checkpoint.path)} holds the state of a run, for `train --resume`; "
             "evaluate and predict take best.safetensors beside it"
         )
-    return assemble(checkpoint, device, threshold)
+    return assemble(checkpoint, device, threshold, prevalence)
 
 
-def assemble(checkpoint: Checkpoint, device: str, threshold: str | float) -> Classifier:
+def assemble(
+    checkpoint: Checkpoint, device: str, threshold: str | float, prevalence: float | None = None
+) -> Classifier:
     """Build the classifier that a checkpoint describes; arguments as in `load_classifier`."""
     _require_parts(checkpoint)
     try:
@@ -296,12 +296,16 @@ def assemble(checkpoint: Checkpoint, device: str, threshold: str | float) -> Cla
             f"{printable(checkpoint.path)} does not describe a network that fits its weights"
         ) from error
     number, policy = _threshold(checkpoint, threshold)
+    if prevalence is not None and checkpoint.require("task") == "regress":
+        raise UsageError("--prevalence: this model predicts a number, not a probability")
     return Classifier(
         model=model.to(torch_device(device)).eval(),
         standardize=standardize,
         calibration=calibration,
         threshold=number,
         threshold_policy=policy,
+        refer=_refer_band(checkpoint, number),
+        prevalence=prevalence,
         memory=memory,
         content=checkpoint.content,
         path=checkpoint.path,
@@ -371,6 +375,14 @@ def _threshold(checkpoint: Checkpoint, asked: str | float) -> tuple[float, str]:
             "give --threshold a number"
         )
     return solve(OperatingCurve.from_dict(curve), policy), str(policy)
+
+
+def _refer_band(checkpoint: Checkpoint, threshold: float) -> ReferBand | None:
+    """The stored band, where the threshold is the stored one."""
+    stored = checkpoint.content.get("refer")
+    if stored is None or threshold != checkpoint.require("threshold").get("value"):
+        return None
+    return ReferBand.from_dict(stored)
 
 
 def run_of(path: Path) -> Path | None:

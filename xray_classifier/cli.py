@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xray_classifier.arguments import parse
-from xray_classifier.errors import OutputError, UsageError, XrayError
+from xray_classifier.errors import OutputError, RequirementError, UsageError, XrayError
 from xray_classifier.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def _what_to_train(
 
 
 def _evaluate(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    from xray_classifier.evaluation import run_evaluation
+    from xray_classifier.evaluation import Asked, run_evaluation
 
     result = run_evaluation(
         arguments.checkpoint,
@@ -209,9 +209,19 @@ def _evaluate(arguments: argparse.Namespace, terminal: Terminal) -> int:
         threshold=arguments.threshold,
         device=arguments.device or "auto",
         overrides=_flag_overrides(arguments, {"workers": "data.workers"}),
+        prevalence=arguments.prevalence,
+        asked=Asked(
+            by=tuple(arguments.by) or None,
+            what_if=tuple(arguments.what_if),
+            stress=arguments.stress,
+            require=tuple(arguments.require),
+            medmnist=arguments.medmnist,
+        ),
     )
     if arguments.json:
         _print_json(asdict(result))
+    if result.unmet:
+        raise RequirementError(f"required, but not met: {'; '.join(result.unmet)}")
     return PARTLY_DONE if result.n_unreadable else 0
 
 
@@ -230,10 +240,29 @@ def _predict(arguments: argparse.Namespace, terminal: Terminal) -> int:
         device=arguments.device or "auto",
         workers=arguments.workers,
         force=arguments.force,
+        prevalence=arguments.prevalence,
     )
     if arguments.json:
         _print_json(asdict(result))
     return PARTLY_DONE if result.failed or result.rejected else 0
+
+
+def _compare(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from xray_classifier.comparing import run_compare
+
+    result = run_compare(
+        arguments.paths,
+        terminal,
+        split=arguments.split,
+        data=arguments.data,
+        intersect=arguments.intersect,
+        out=arguments.out,
+        device=arguments.device or "auto",
+        overrides=_flag_overrides(arguments, {"workers": "data.workers"}),
+    )
+    if arguments.json:
+        _print_json(result.content)
+    return 0
 
 
 def _check(arguments: argparse.Namespace, terminal: Terminal) -> int:
@@ -338,6 +367,7 @@ RECIPES = {
     "train": _train,
     "evaluate": _evaluate,
     "predict": _predict,
+    "compare": _compare,
     "check": _check,
     "init": _init,
     "config": _config,

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from xray_classifier.errors import UsageError
-from xray_classifier.operating_points import parse_threshold
+from xray_classifier.policies import parse_threshold
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -87,6 +87,10 @@ class SplitConfig(Section):
     """Fraction of the training patients to carve out for validation; null: none is carved."""
     test: Fraction | None = 0.15
     """Fraction of the training patients to carve out for test; null: none is carved."""
+    calibrate: Fraction | None = None
+    """Fraction of the training patients to carve out for calibration, threshold and refer band
+    alone; null: these are chosen on the validation split, which stopping has used already, and the
+    operating point's own figures are cross-fitted there."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the split. Apart from `seed`, so that repeated runs share one split."""
     fold: Annotated[tuple[Count, ...], Field(strict=False, min_length=2, max_length=2)] | None = (
@@ -104,8 +108,8 @@ class SplitConfig(Section):
 
     @model_validator(mode="after")
     def _something_left(self) -> Self:
-        if (self.val or 0.0) + (self.test or 0.0) >= 1.0:
-            raise ValueError("val and test together leave nothing to train on")
+        if (self.val or 0.0) + (self.test or 0.0) + (self.calibrate or 0.0) >= 1.0:
+            raise ValueError("val, test and calibrate together leave nothing to train on")
         return self
 
 
@@ -458,10 +462,17 @@ class EvaluateConfig(Section):
     """What is fixed on the validation split after training and stored in the checkpoint."""
 
     threshold: float | str = "youden"
-    """Operating point: a probability, or `sens=0.95`, `spec=0.90`, `youden`, solved on the
-    validation split. An image is called sick where p_sick >= threshold."""
+    """Operating point, solved on the validation split: `sens=0.95`, `spec=0.90` (behind either,
+    `@lower95` asks it of the lower end of the 95 % interval), `cost=10` (a missed sick image counts
+    as 10 false alarms), `youden`, or a probability. Called sick is what has p_sick >= threshold."""
     calibration: Literal["platt", "temperature", "off"] = "platt"
     """How logits become probabilities: fitted on validation, stored, never re-fitted on test."""
+    refer: Rate | None = None
+    """Largest share of wrong answers wanted: probabilities around the threshold get the answer
+    `refer`, in a band as narrow as this error allows on validation; null: none is referred."""
+    subgroups: Annotated[tuple[str, ...], Field(strict=False)] | None = None
+    """Columns of the CSV to give the metrics by, such as [sex, view]; null: each column with a few
+    values, numbers such as an age in bands."""
 
     @field_validator("threshold")
     @classmethod
@@ -470,9 +481,59 @@ class EvaluateConfig(Section):
             parse_threshold(value)
         except UsageError as error:
             raise ValueError(
-                f"must be a probability, sens=0.95, spec=0.90 or youden, got {value!r}"
+                f"must be a probability, sens=0.95, spec=0.90 (with @lower95 behind), cost=10 or "
+                f"youden, got {value!r}"
             ) from error
         return value
+
+
+class IntendedUseConfig(Section):
+    """What the model is for, in the author's words; carried into checkpoint, report and card."""
+
+    purpose: str | None = None
+    """What the answer is used for: the decision that it may change; null: not said."""
+    users: str | None = None
+    """Who reads the answer, and what they must know; null: not said."""
+    population: str | None = None
+    """The patients it is meant for: symptoms, referral, country; null: not said."""
+    min_age_years: NonNegative | None = None
+    """Youngest patients it is meant for; null: not said."""
+    max_age_years: NonNegative | None = None
+    """Oldest patients it is meant for; null: not said."""
+    sex: str | None = None
+    """Sexes it is meant for; null: not said."""
+    body_part: str | None = None
+    """What the films show, such as chest or wrist; null: not said."""
+    view: str | None = None
+    """Projections, such as PA or lateral; null: not said."""
+    modality: str | None = None
+    """How the films are taken, such as digital radiography; null: not said."""
+    setting: str | None = None
+    """Where it is to be used: screening, emergency ward, teaching; null: not said."""
+    reference_standard: str | None = None
+    """Who called an image sick, and how: readers, laboratory, follow-up; null: not said."""
+    out_of_scope: Names = ()
+    """Uses that it is not meant for, one text each."""
+
+    @field_validator("out_of_scope", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("*")
+    @classmethod
+    def _says_something(cls, value: object) -> object:
+        texts = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(text, str) and not text.strip() for text in texts):
+            raise ValueError("must say something; null where nothing is known")
+        return value
+
+    @model_validator(mode="after")
+    def _ages_in_order(self) -> Self:
+        low, high = self.min_age_years, self.max_age_years
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"min_age_years {low:g} is above max_age_years {high:g}")
+        return self
 
 
 RUN_NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -495,6 +556,8 @@ class Config(Section):
     """The loop."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """What is fixed on validation."""
+    intended_use: IntendedUseConfig = IntendedUseConfig()
+    """What the model is for; the run never reads it, its readers do."""
 
     @field_validator("name")
     @classmethod

@@ -10,6 +10,7 @@ XrayError
 ├── OutputError           6   a result that cannot or must not be written
 ├── NonFiniteError        7   a loss, weight or score that is NaN or infinite
 ├── MemoryRunOutError     8   not even a single image fits into memory
+├── RequirementError      9   a result that does not meet what was required of it
 ├── PeerLostError        75   another process of the job is gone; the run can be resumed
 └── InterruptedRun      130   Ctrl-C; the state was saved
     └── TerminatedRun    75   SIGTERM or SIGUSR1; the state was saved
@@ -80,6 +81,12 @@ class MemoryRunOutError(XrayError):
     """Memory ran out, and smaller parts did not help."""
 
     exit_code = 8
+
+
+class RequirementError(XrayError):
+    """A result does not meet what was required of it; all its files are written."""
+
+    exit_code = 9
 
 
 class PeerLostError(XrayError):

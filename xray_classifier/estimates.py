@@ -1,6 +1,8 @@
 """Every metric of a split with the interval that suits it: what `metrics.json` holds."""
 
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -8,13 +10,12 @@ from numpy.typing import NDArray
 
 from xray_classifier import weighted
 from xray_classifier.bootstrap import (
-    Statistic,
     bootstrap_values,
     patient_clusters,
     percentile_interval,
     reflected_interval,
 )
-from xray_classifier.confusion import Confusion, confusion
+from xray_classifier.calibration_measures import recalibration
 from xray_classifier.intervals import (
     NO_INTERVAL,
     Interval,
@@ -23,29 +24,43 @@ from xray_classifier.intervals import (
     wilson_interval,
 )
 from xray_classifier.metrics import (
+    BoolArray,
     FloatArray,
     IntArray,
     Labels,
     Scores,
-    auroc,
-    average_precision,
-    brier_score,
     check_labels,
     check_numbers,
-    decide,
-    expected_calibration_error,
-    log_loss_from_logits,
     mae,
     mse,
     r2,
+    ratio,
 )
+from xray_classifier.net_benefit import net_benefit_at
+from xray_classifier.prevalence import predictive_values, predictive_values_of, threshold_at
+from xray_classifier.resampled_metrics import Split, metric_of, one_image_each, resampled_metrics
 
-SCORE_METRICS = ("auroc", "loss", "brier", "ece", "average_precision")
+SCORE_METRICS = (
+    *("auroc", "loss"),
+    *("brier", "ece", "brier_skill", "calibration_slope", "calibration_intercept"),
+    *("average_precision", "partial_auroc"),
+    *("sensitivity_at_specificity_90", "specificity_at_sensitivity_95"),
+)
 PROPORTIONS = ("sensitivity", "specificity", "ppv", "npv", "accuracy")
-DECISION_METRICS = (*PROPORTIONS, "balanced_accuracy", "f1", "mcc")
+DECISION_METRICS = (*PROPORTIONS, "balanced_accuracy", "net_benefit", "f1", "mcc")
 CLASSIFICATION_METRICS = (*SCORE_METRICS, *DECISION_METRICS)
-"""In the order of a summary: ranking, calibration, operating point; F1 and MCC last."""
+"""In the order of a summary: AUROC, calibration, the rest of ranking, operating point; F1 and MCC
+last."""
+RECALIBRATION = ("calibration_slope", "calibration_intercept")
+SUMMARY_METRICS = (
+    *("auroc", "sensitivity", "specificity", "ppv", "npv", "brier", "under_diagnosis_rate"),
+)
+"""What is told of each subgroup."""
+_OF_ANOTHER = {"under_diagnosis_rate": "sensitivity"}
+"""One minus which share."""
 REGRESSION_METRICS = ("mse", "mae", "r2")
+MIN_PATIENTS = 10
+"""Fewer of these in the denominator, or in a class for AUROC, say nothing of a subgroup."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +71,8 @@ class Estimate:
     ci_low: float
     ci_high: float
     method: str
-    """How the interval was made: delong, extreme_auroc, wilson, wilson_patients, bootstrap or
-    patient_bootstrap."""
+    """How the interval was made: delong, extreme_auroc, wilson, wilson_patients, wald,
+    wald_patients, mercaldo, bootstrap or patient_bootstrap."""
     n: int
     """Images in the denominator: the sick for sensitivity, all for AUROC, and so on."""
 
@@ -77,14 +92,15 @@ def classification_metrics(
 
     Where every image is a patient of its own, AUROC gets DeLong's interval, proportions get
     Wilson's, the rest a bootstrap over images. Where any patient has several images, these are not
-    independent, and everything gets a bootstrap over patients. No bootstrap can say how far a
-    perfect value is off: an AUROC of 0 or 1 gets `extreme_auroc_interval`, a proportion of 0 or 1
-    Wilson's interval, both with patients counted in place of images, and the rest no interval. The
-    ECE gets the mirrored bootstrap interval, see `reflected_interval`.
+    independent, and everything gets a bootstrap over patients. Calibration slope and intercept get
+    Wald's interval, of images or of patients. No bootstrap can say how far a perfect value is off:
+    an AUROC of 0 or 1 gets `extreme_auroc_interval`, a proportion of 0 or 1 Wilson's interval, both
+    with patients counted in place of images, and the rest no interval. The ECE gets the mirrored
+    bootstrap interval, see `reflected_interval`.
 
     Args:
         labels: Truth per image, shape (n_images,); 1 is sick, 0 is healthy.
-        logits: Raw outputs, shape (n_images,): AUROC, average precision and loss read these.
+        logits: Raw outputs, shape (n_images,): what ranks images, and the loss, read these.
         probabilities: Calibrated P(sick), shape (n_images,): the rest reads these.
         threshold: Called sick where the probability reaches it.
         groups: Patient of each image, shape (n_images,), as in `patient_clusters`, or None.
@@ -99,30 +115,112 @@ def classification_metrics(
         DataError: A score is NaN, a probability is outside [0, 1], a label is not 0 or 1, or
             shapes differ.
     """
-    sick, _ = check_labels(labels, logits)
-    clusters = patient_clusters(groups, len(sick))
-    values = _classification_values(labels, logits, probabilities, threshold)
-    resampled = bootstrap_values(
-        _classification_statistic(labels, logits, probabilities, threshold),
-        clusters,
-        n_resamples,
-        seed,
-    )
-    called = decide(probabilities, threshold)
-    among = {"sensitivity": sick, "specificity": ~sick, "ppv": called, "npv": ~called}
-    estimates = {}
-    for name, value, draws in zip(CLASSIFICATION_METRICS, values, resampled.T, strict=True):
-        images = among.get(name, np.ones(len(sick), dtype=np.bool_))
-        if name == "auroc":
-            method, interval = _auroc_interval(labels, logits, value, clusters, draws, level)
-        elif name in PROPORTIONS:
-            method, interval = _proportion_interval(value, clusters[images], clusters, draws, level)
-        elif name == "ece":
-            method, interval = _resampling(clusters), reflected_interval(value, draws, level)
-        else:
-            method, interval = _resampling(clusters), percentile_interval(draws, level)
-        estimates[name] = Estimate(value, *interval, method, int(images.sum()))
-    return estimates
+    split = _checked(labels, logits, probabilities, threshold, groups)
+    return _judge(split, CLASSIFICATION_METRICS, seed, n_resamples, level)
+
+
+def summary_metrics(
+    labels: Labels,
+    logits: Scores,
+    probabilities: Scores,
+    threshold: float,
+    groups: NDArray[Any] | None = None,
+    seed: int = 0,
+    *,
+    names: Sequence[str] = SUMMARY_METRICS,
+    n_resamples: int = 1000,
+    level: float = 0.95,
+    min_patients: int = MIN_PATIENTS,
+) -> dict[str, Estimate]:
+    """Judge a classifier on one of many subgroups: a few metrics, no more work than they need.
+
+    As `classification_metrics`, with `under_diagnosis_rate` besides: the share of the sick who were
+    called healthy, 1 - sensitivity.
+
+    Args:
+        labels: Truth per image, shape (n_images,); 1 is sick, 0 is healthy.
+        logits: Raw outputs, shape (n_images,).
+        probabilities: Calibrated P(sick), shape (n_images,).
+        threshold: Called sick where the probability reaches it.
+        groups: Patient of each image, shape (n_images,), as in `patient_clusters`, or None.
+        seed: Of the bootstrap.
+        names: Of `CLASSIFICATION_METRICS` or `SUMMARY_METRICS`.
+        n_resamples: Bootstrap resamples.
+        level: Confidence, in (0, 1).
+        min_patients: With fewer patients in the denominator, or in either class for a metric that
+            both classes make, a metric keeps its value but has no interval.
+
+    Returns:
+        The metrics named, in that order.
+
+    Raises:
+        DataError: As `classification_metrics`.
+        ValueError: A name is unknown.
+    """
+    unknown = set(names) - {*CLASSIFICATION_METRICS, *SUMMARY_METRICS}
+    if unknown:
+        raise ValueError(f"no metric is called {', '.join(sorted(unknown))}")
+    split = _checked(labels, logits, probabilities, threshold, groups)
+    few = {name for name in names if _too_few(split, name, min_patients)}
+    return _judge(split, names, seed, n_resamples, level, few)
+
+
+def prevalence_metrics(
+    labels: Labels,
+    probabilities: Scores,
+    threshold: float,
+    prevalence: float,
+    groups: NDArray[Any] | None = None,
+    seed: int = 0,
+    *,
+    calibrated_to: float | None = None,
+    n_resamples: int = 2000,
+    level: float = 0.95,
+) -> dict[str, Estimate]:
+    """PPV, NPV and net benefit of the same decisions where another share of the people is sick.
+
+    Assumes label shift, as all of `prevalence.py`. PPV and NPV get the logit intervals of Mercaldo
+    et al., or a bootstrap over patients where any has several images; net benefit a bootstrap. The
+    net benefit's threshold is the one that makes these decisions at the stated prevalence.
+
+    Args:
+        labels: Truth per image, shape (n_images,); 1 is sick, 0 is healthy.
+        probabilities: Calibrated P(sick), shape (n_images,), in [0, 1].
+        threshold: Called sick where the probability reaches it.
+        prevalence: Share of the sick there, in (0, 1).
+        groups: Patient of each image, shape (n_images,), as in `patient_clusters`, or None.
+        seed: Of the bootstrap.
+        calibrated_to: Share of the sick that the probabilities are calibrated to, in (0, 1); None:
+            that of these images.
+        n_resamples: Bootstrap resamples.
+        level: Confidence, in (0, 1).
+
+    Returns:
+        `ppv`, `npv` and `net_benefit`; all NaN if only one class is present.
+
+    Raises:
+        DataError: A probability is NaN or outside [0, 1], a label is not 0 or 1, shapes differ.
+        ValueError: A prevalence is not inside (0, 1).
+    """
+    split = _checked(labels, probabilities, probabilities, threshold, groups)
+    method, formula = _resampling(split), predictive_values(split.counts, prevalence, level)
+    base = ratio(int(split.sick.sum()), len(split.sick)) if calibrated_to is None else calibrated_to
+    price = threshold_at(threshold, base, prevalence) if 0 < base < 1 else threshold
+    draws = resampled_metrics(split, ("sensitivity", "specificity"), n_resamples, seed)
+    rates = list(zip(draws["sensitivity"].tolist(), draws["specificity"].tolist(), strict=True))
+    values = np.array([predictive_values_of(*pair, prevalence) for pair in rates])
+    gains = np.array([net_benefit_at(*pair, prevalence, price) for pair in rates])
+    ppv, npv = formula.ppv_interval, formula.npv_interval
+    if not split.one_image_each:
+        ppv, npv = (percentile_interval(column, level) for column in values.T)
+    gain = net_benefit_at(split.counts.sensitivity, split.counts.specificity, prevalence, price)
+    by = "mercaldo" if split.one_image_each else method
+    n_called = int(split.called.sum())
+    return {
+        "ppv": Estimate(formula.ppv, *ppv, by, n_called),
+        "npv": Estimate(formula.npv, *npv, by, len(split.sick) - n_called),
+        "net_benefit": Estimate(gain, *percentile_interval(gains, level), method, len(split.sick)),
+    }
 
 
 def regression_metrics(
@@ -162,77 +260,121 @@ def regression_metrics(
         return np.stack(columns, axis=1)
 
     resampled = bootstrap_values(statistic, clusters, n_resamples, seed)
+    how = "bootstrap" if one_image_each(clusters) else "patient_bootstrap"
     found = (mse(truth, values), mae(truth, values), r2(truth, values))
     return {
-        name: Estimate(value, *percentile_interval(draws, level), _resampling(clusters), len(truth))
+        name: Estimate(value, *percentile_interval(draws, level), how, len(truth))
         for name, value, draws in zip(REGRESSION_METRICS, found, resampled.T, strict=True)
     }
 
 
-def _classification_values(
-    labels: Labels, logits: Scores, probabilities: Scores, threshold: float
-) -> tuple[float, ...]:
-    """`CLASSIFICATION_METRICS` of the split itself."""
-    counts = confusion(labels, probabilities, threshold)
-    return (
-        auroc(labels, logits),
-        log_loss_from_logits(labels, logits),
-        brier_score(labels, probabilities),
-        expected_calibration_error(labels, probabilities),
-        average_precision(labels, logits),
-        *_of_counts(counts),
-    )
+def _checked(
+    labels: Labels,
+    logits: Scores,
+    probabilities: Scores,
+    threshold: float,
+    groups: NDArray[Any] | None,
+) -> Split:
+    """The split, once its parts were found to fit together."""
+    sick, _ = check_labels(labels, logits)
+    check_labels(labels, probabilities)
+    return Split(labels, logits, probabilities, threshold, patient_clusters(groups, len(sick)))
 
 
-def _classification_statistic(
-    labels: Labels, logits: Scores, probabilities: Scores, threshold: float
-) -> Statistic:
-    """`CLASSIFICATION_METRICS` of many resamples, shape (rows, n_metrics)."""
+def _judge(
+    split: Split,
+    names: Sequence[str],
+    seed: int,
+    n_resamples: int,
+    level: float,
+    without: Collection[str] = (),
+) -> dict[str, Estimate]:
+    """The metrics named, each with the interval that suits it, those in `without` with none."""
+    drawn = [_OF_ANOTHER.get(name, name) for name in names if name not in without]
+    formulas = {*RECALIBRATION, *(("auroc", *PROPORTIONS) if split.one_image_each else ())}
+    drawn = [name for name in dict.fromkeys(drawn) if name not in formulas]
+    draws = resampled_metrics(split, drawn, n_resamples, seed)
+    recalibrated = _recalibrated(split, level) if {*RECALIBRATION} & {*names} else {}
+    found = {}
+    for name in names:
+        one = recalibrated.get(name) or _estimate(split, _OF_ANOTHER.get(name, name), draws, level)
+        one = _mirrored(one) if name in _OF_ANOTHER else one
+        found[name] = replace(one, ci_low=nan, ci_high=nan) if name in without else one
+    return found
 
-    def statistic(weights: FloatArray) -> FloatArray:
-        scores = [
-            weighted.weighted_auroc(labels, logits, weights),
-            weighted.weighted_log_loss(labels, logits, weights),
-            weighted.weighted_brier_score(labels, probabilities, weights),
-            weighted.weighted_calibration_error(labels, probabilities, weights),
-            weighted.weighted_average_precision(labels, logits, weights),
-        ]
-        outcomes = weighted.weighted_confusion(labels, probabilities, threshold, weights)
-        decisions = [_of_counts(Confusion(*row)) for row in outcomes.tolist()]
-        return np.hstack([np.stack(scores, axis=1), np.array(decisions)])
 
-    return statistic
+def _estimate(split: Split, name: str, draws: dict[str, FloatArray], level: float) -> Estimate:
+    """One metric with the interval of a formula or of the resamples."""
+    value, images = metric_of(split, name), _denominator(split, name)
+    resampled = draws.get(name, np.zeros(0))
+    if name == "auroc":
+        method, interval = _auroc_interval(split, value, resampled, level)
+    elif name in PROPORTIONS:
+        method, interval = _proportion_interval(split, value, images, resampled, level)
+    elif name == "ece":
+        method, interval = _resampling(split), reflected_interval(value, resampled, level)
+    else:
+        method, interval = _resampling(split), percentile_interval(resampled, level)
+    return Estimate(value, *interval, method, int(images.sum()))
 
 
-def _of_counts(counts: Confusion) -> list[float]:
-    return [getattr(counts, name) for name in DECISION_METRICS]
+def _recalibrated(split: Split, level: float) -> dict[str, Estimate]:
+    """Calibration slope and intercept."""
+    found = recalibration(split.labels, split.probabilities, split.clusters, level)
+    method = "wald" if split.one_image_each else "wald_patients"
+    n = len(split.sick)
+    return {
+        "calibration_slope": Estimate(found.slope, *found.slope_interval, method, n),
+        "calibration_intercept": Estimate(found.intercept, *found.intercept_interval, method, n),
+    }
+
+
+def _mirrored(one: Estimate) -> Estimate:
+    """One minus a share."""
+    return Estimate(1 - one.value, 1 - one.ci_high, 1 - one.ci_low, one.method, one.n)
+
+
+def _denominator(split: Split, name: str) -> BoolArray:
+    """The images that a metric is a share of, shape (n_images,)."""
+    among = {
+        "sensitivity": split.sick,
+        "sensitivity_at_specificity_90": split.sick,
+        "specificity": ~split.sick,
+        "specificity_at_sensitivity_95": ~split.sick,
+        "ppv": split.called,
+        "npv": ~split.called,
+    }
+    return among.get(name, np.ones(len(split.sick), dtype=np.bool_))
+
+
+def _too_few(split: Split, name: str, min_patients: int) -> bool:
+    """Whether a subgroup holds too few patients for an interval."""
+    parts = [_denominator(split, _OF_ANOTHER.get(name, name))]
+    if name not in (*PROPORTIONS, *_OF_ANOTHER, "brier", "loss", "ece"):
+        parts = [split.sick, ~split.sick]
+    return any(len(np.unique(split.clusters[part])) < min_patients for part in parts)
 
 
 def _auroc_interval(
-    labels: Labels,
-    logits: Scores,
-    value: float,
-    clusters: IntArray,
-    draws: FloatArray,
-    level: float,
+    split: Split, value: float, draws: FloatArray, level: float
 ) -> tuple[str, Interval]:
     if value in (0.0, 1.0):
-        sick = np.asarray(labels) == 1
-        n_pairs = _independent_pairs(clusters[sick], clusters[~sick])
+        n_pairs = _independent_pairs(split.clusters[split.sick], split.clusters[~split.sick])
         return "extreme_auroc", extreme_auroc_interval(value, n_pairs, level)
-    if _one_image_each(clusters):
-        return "delong", delong_interval(labels, logits, level)
+    if split.one_image_each:
+        return "delong", delong_interval(split.labels, split.logits, level)
     return "patient_bootstrap", percentile_interval(draws, level)
 
 
 def _proportion_interval(
-    value: float, patients: IntArray, clusters: IntArray, draws: FloatArray, level: float
+    split: Split, value: float, images: BoolArray, draws: FloatArray, level: float
 ) -> tuple[str, Interval]:
-    """Interval of a share of the images whose patients are given."""
-    if _one_image_each(clusters):
-        return "wilson", _wilson(value, len(patients), level)
+    """Interval of a share of these images."""
+    if split.one_image_each:
+        return "wilson", _wilson(value, int(images.sum()), level)
     if value in (0.0, 1.0):
-        return "wilson_patients", _wilson(value, len(np.unique(patients)), level)
+        n_patients = len(np.unique(split.clusters[images]))
+        return "wilson_patients", _wilson(value, n_patients, level)
     return "patient_bootstrap", percentile_interval(draws, level)
 
 
@@ -246,9 +388,5 @@ def _independent_pairs(sick: IntArray, healthy: IntArray) -> int:
     return min(len(np.unique(sick)), len(np.unique(healthy)), n_patients // 2)
 
 
-def _one_image_each(clusters: IntArray) -> bool:
-    return len(np.unique(clusters)) == len(clusters)
-
-
-def _resampling(clusters: IntArray) -> str:
-    return "bootstrap" if _one_image_each(clusters) else "patient_bootstrap"
+def _resampling(split: Split) -> str:
+    return "bootstrap" if split.one_image_each else "patient_bootstrap"

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from xray_classifier.data.loading import (
     run_manifest,
     with_dicom_patients,
 )
-from xray_classifier.data.splits import split_name
+from xray_classifier.data.splits import SPLITS, split_name
 from xray_classifier.errors import (
     CheckpointError,
     ConfigError,
@@ -25,11 +25,16 @@ from xray_classifier.errors import (
     OutputError,
     UsageError,
 )
-from xray_classifier.files import make_folder, printable
+from xray_classifier.extras import checked_policies
+from xray_classifier.files import make_folder, printable, write_text
 from xray_classifier.history import History, Monitor
-from xray_classifier.judgement import judge
+from xray_classifier.judgement import Judgement, judge
 from xray_classifier.judgement_files import write_judgement
+from xray_classifier.judgement_words import in_words
+from xray_classifier.medmnist import check_flag, medmnist_name, medmnist_text
+from xray_classifier.requirements import parse_requirements
 from xray_classifier.run_curves import draw_curves
+from xray_classifier.run_extras import run_extras
 from xray_classifier.run_folder import time_stamp
 from xray_classifier.terminal import Terminal, command
 
@@ -45,11 +50,34 @@ MAY_OVERRIDE = (
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What an evaluation is asked for besides its metrics.
+
+    Attributes:
+        by: Columns to form subgroups by; None: those of the run's config, else those that fit.
+        what_if: Other policies to try, exploratory; `usual` stands for the usual ones.
+        stress: Whether to run the stress test.
+        require: Conditions such as `auroc>=0.90`.
+        medmnist: Name of a MedMNIST set to write predictions for, or None.
+    """
+
+    by: tuple[str, ...] | None = None
+    what_if: tuple[str, ...] = ()
+    stress: bool = False
+    require: tuple[str, ...] = ()
+    medmnist: str | None = None
+
+
+NOTHING_MORE = Asked()
+
+
+@dataclass(frozen=True)
 class EvaluationResult:
     """What an evaluation comes to; `--json` prints it.
 
     `metrics` and `in_training` are as in metrics.json, `out` the folder with everything written,
-    `n_unreadable` the images of the split that could not be scored.
+    `n_unreadable` the images of the split that could not be scored, `unmet` the conditions of
+    `--require` that do not hold.
     """
 
     out: str
@@ -59,6 +87,7 @@ class EvaluationResult:
     threshold: float | None
     metrics: Mapping[str, Any]
     in_training: Mapping[str, Any] | None
+    unmet: tuple[str, ...] = ()
 
 
 def run_evaluation(
@@ -71,6 +100,8 @@ def run_evaluation(
     threshold: str | float = "auto",
     device: str = "auto",
     overrides: Sequence[str] = (),
+    prevalence: float | None = None,
+    asked: Asked = NOTHING_MORE,
 ) -> EvaluationResult:
     """Judge a checkpoint and write metrics, predictions, figures and a report.
 
@@ -78,19 +109,24 @@ def run_evaluation(
         path: A checkpoint or a run folder.
         terminal: What the user reads.
         data: Folder, CSV or NPZ with labels; None takes the run's own data.
-        split: train, val or test; None takes test, else val, else everything.
+        split: One of SPLITS; None takes test, else val, else everything.
         out: Folder to write into; None makes one under the run's `eval`.
         threshold: `auto` or a policy, see `load_classifier`.
         device: Where to compute.
         overrides: `data.labels=...`, `data.columns...=`, `data.patient=...`; `data.path=...` where
             the run's own data moved.
+        prevalence: Share of sick where the answers are used, see `load_classifier`.
+        asked: What to do besides.
 
     Raises:
         DataError: The images cannot be used, or the run's own data changed since training.
         CheckpointError: The checkpoint cannot be used.
         UsageError: A path or a split that does not exist.
     """
-    classifier = load_classifier(path, device, threshold)
+    requirements = parse_requirements(asked.require)
+    policies = checked_policies(asked.what_if)
+    flag = None if asked.medmnist is None else check_flag(asked.medmnist)
+    classifier = load_classifier(path, device, threshold, prevalence)
     config = _data_config(classifier, data, overrides)
     if data is None:
         radiographs = _own_data(classifier, config, terminal)
@@ -99,16 +135,23 @@ def run_evaluation(
     chosen = _choose_split(radiographs, split, whole=data is not None)
     if split is None:
         terminal.say(f"evaluating {'all images' if chosen == 'all' else f'the {chosen} split'}")
-    judgement = judge(
-        classifier, radiographs, chosen, own=data is None, seed=int(classifier.content["seed"])
-    )
     folder = out or _default_folder(classifier, config)
     if (folder / "history.csv").exists() or (folder / "members").exists():
         raise OutputError(f"{printable(folder)} is a run folder; name another with -o")
     make_folder(folder)
+    own = data is None
+    seed = int(classifier.content["seed"])
+    judgement = judge(classifier, radiographs, chosen, own=own, seed=seed, by=asked.by)
+    extras = run_extras(
+        classifier, radiographs, judgement, terminal,
+        own=own, policies=policies, stress=asked.stress, requirements=requirements,
+    )  # fmt: skip
+    judgement = replace(judgement, extras=extras)
     curves = _run_curves(classifier, with_test=chosen == "test" and data is None)
     written = write_judgement(folder, judgement, classifier, radiographs, curves=curves)
-    terminal.say("\n".join(judgement.in_words()))
+    if flag is not None:
+        written.append(_write_medmnist(folder, flag, judgement, classifier))
+    terminal.say("\n".join(in_words(judgement)))
     terminal.say(f"written to {printable(folder)}: {', '.join(f.name for f in written)}")
     terminal.say(f"Next: {command('predict', path, 'FOLDER', '-o', 'predictions.csv')}")
     content = judgement.metrics_json()
@@ -120,7 +163,24 @@ def run_evaluation(
         threshold=content["threshold"],
         metrics=content["metrics"],
         in_training=content["in_training"],
+        unmet=extras.unmet,
     )
+
+
+def _write_medmnist(folder: Path, flag: str, judgement: Judgement, classifier: Classifier) -> Path:
+    """The predictions in the form of the MedMNIST evaluator.
+
+    Raises:
+        UsageError: The model predicts a number, or not every image has an answer.
+    """
+    if judgement.task != "classify" or judgement.unscored:
+        raise UsageError("--medmnist needs a classifier, and an answer for every image")
+    labels, p_sick = judgement.targets.astype(int), judgement.scores.p_sick
+    run = run_of(classifier.path)
+    name = "run" if run is None else run.name
+    path = folder / medmnist_name(flag, judgement.split, labels, p_sick, name)
+    write_text(path, medmnist_text(p_sick))
+    return path
 
 
 def _data_config(classifier: Classifier, data: Path | None, overrides: Sequence[str]) -> DataConfig:
@@ -189,7 +249,7 @@ def _choose_split(radiographs: Radiographs, asked: str | None, whole: bool) -> s
         asked: `--split`, or None.
         whole: True where images without any split are taken as one.
     """
-    found = [name for name in ("train", "val", "test") if name in set(radiographs.manifest.splits)]
+    found = [name for name in SPLITS if name in set(radiographs.manifest.splits)]
     if asked is not None:
         name = split_name(asked) or asked
         if name not in found and not (name == "all" and whole):

@@ -25,6 +25,11 @@ class Interval(NamedTuple):
 NO_INTERVAL = Interval(math.nan, math.nan)
 
 
+def normal_quantile(level: float) -> float:
+    """Standard errors on each side of a two-sided interval: 1.96 for a level of 0.95."""
+    return NormalDist().inv_cdf((1 + level) / 2)
+
+
 def wilson_interval(successes: float, n: float, level: float = 0.95) -> Interval:
     """Score interval of a proportion.
 
@@ -47,13 +52,30 @@ def wilson_interval(successes: float, n: float, level: float = 0.95) -> Interval
         raise ValueError(f"{successes} successes of {n}")
     if n == 0:
         return NO_INTERVAL
-    z = _z(level)
+    z = normal_quantile(level)
     failures = n - successes
     centre = successes + z * z / 2
     reach = z * math.sqrt(successes * failures / n + z * z / 4)
     low = (centre - reach) / (n + z * z) if successes else 0.0
     high = (centre + reach) / (n + z * z) if failures else 1.0
     return Interval(max(low, 0.0), min(high, 1.0))
+
+
+def wald_interval(value: float, variance: float, level: float = 0.95) -> Interval:
+    """An estimate give or take its standard errors.
+
+    Args:
+        value: The estimate, any unit.
+        variance: Of the estimate, in that unit squared.
+        level: Confidence, in (0, 1).
+
+    Returns:
+        None where the value is NaN or the variance is not above 0.
+    """
+    if math.isnan(value) or not 0 < variance < math.inf:
+        return NO_INTERVAL
+    reach = normal_quantile(level) * math.sqrt(variance)
+    return Interval(value - reach, value + reach)
 
 
 class Delong(NamedTuple):
@@ -82,9 +104,9 @@ def delong_covariance(labels: Labels, scores: NDArray[np.floating[Any]]) -> Delo
     rows = np.asarray(scores, dtype=np.float64)
     if rows.ndim != 2:
         raise DataError(f"scores have shape {rows.shape}; expected (n_scores, n_images)")
-    placements = [_placements(*check_labels(labels, row)) for row in rows]
-    of_sick = np.array([sick for sick, _ in placements])
-    of_healthy = np.array([healthy for _, healthy in placements])
+    placed = [placements(*check_labels(labels, row)) for row in rows]
+    of_sick = np.array([sick for sick, _ in placed])
+    of_healthy = np.array([healthy for _, healthy in placed])
     n_sick, n_healthy = of_sick.shape[1], of_healthy.shape[1]
     if min(n_sick, n_healthy) == 0:
         return Delong(np.full(len(rows), np.nan), np.full((len(rows), len(rows)), np.nan))
@@ -126,9 +148,9 @@ def delong_interval(
         return extreme_auroc_interval(area, min(n_sick, len(labels) - n_sick), level)
     if not variance > 0:
         return NO_INTERVAL
-    reach = _z(level) * math.sqrt(variance) / (area * (1 - area))
+    reach = normal_quantile(level) * math.sqrt(variance) / (area * (1 - area))
     centre = math.log(area / (1 - area))
-    return Interval(_expit(centre - reach), _expit(centre + reach))
+    return Interval(expit(centre - reach), expit(centre + reach))
 
 
 def extreme_auroc_interval(area: float, n_pairs: int, level: float = 0.95) -> Interval:
@@ -190,8 +212,20 @@ def delong_test(
     return DelongTest(difference, z, math.erfc(abs(z) / math.sqrt(2)))
 
 
-def _placements(sick: BoolArray, scores: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Share of the other class that each sick image beats, and that each healthy one loses to."""
+def placements(sick: BoolArray, scores: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """How well each image is placed: a tie counts one half.
+
+    Args:
+        sick: Truth per image, shape (n_images,).
+        scores: Shape (n_images,), no NaN.
+
+    Returns:
+        Share of the healthy that each sick image beats, shape (n_sick,), and share of the sick that
+        each healthy one loses to, shape (n_healthy,).
+
+    Source:
+        Sun & Xu 2014, doi:10.1109/LSP.2014.2337313.
+    """
     n_sick, n_healthy = int(sick.sum()), int((~sick).sum())
     ranks = midranks(scores)
     beaten = ranks[sick] - midranks(scores[sick])
@@ -199,9 +233,6 @@ def _placements(sick: BoolArray, scores: FloatArray) -> tuple[FloatArray, FloatA
     return beaten / max(n_healthy, 1), above / max(n_sick, 1)
 
 
-def _z(level: float) -> float:
-    return NormalDist().inv_cdf((1 + level) / 2)
-
-
-def _expit(value: float) -> float:
+def expit(value: float) -> float:
+    """Probability of one logit: 1 / (1 + exp(-value)), safe at any size."""
     return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))

@@ -1,7 +1,7 @@
-"""One split judged: numbers with intervals, tables, pictures and plain words, and their files."""
+"""One split judged: numbers with intervals, for its files, its page and its words."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,32 +9,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xray_classifier.classifier import Classifier, Scores
+from xray_classifier.answers import Scores
+from xray_classifier.classifier import Classifier
 from xray_classifier.confusion import Confusion, confusion
+from xray_classifier.coverage import Coverage, coverage
 from xray_classifier.data.loading import Radiographs
 from xray_classifier.data.probes import in_words, worst_shortcuts
+from xray_classifier.details import Details, run_details
 from xray_classifier.errors import DataError
 from xray_classifier.estimates import Estimate, classification_metrics, regression_metrics
+from xray_classifier.extras import NO_EXTRAS, Extras
 from xray_classifier.familiarity import (
     Familiarity,
     familiarity,
     familiarity_json,
-    familiarity_words,
     own_familiarity,
 )
-
-OTHER_KEY = (
-    "patients could not be compared with those of the training data: their hashes were made with "
-    "another key (patient.key in the config directory)"
-)
-TOO_GOOD = {
-    "training": "the model was trained on these very images, so these figures say nothing about "
-    "others; a test split does",
-    "choosing": "this split chose the best epoch, the calibration and the threshold, so these "
-    "figures are too good; a test split tells more",
-    "folds": "each of these images trained all models of this ensemble but those of its own fold, "
-    "so these figures say nothing about others; a test split does",
-}
 
 
 @dataclass(frozen=True)
@@ -50,12 +40,15 @@ class Judgement:
         scores: Answers, each shape (n,).
         threshold: As used.
         policy: How the threshold was chosen.
-        used_for: What the run used these very images for: training, choosing, folds (both, by
-            turns), or None.
+        used_for: What the run used these very images for, a key of `judgement_words.TOO_GOOD`, or
+            None.
         estimates: Metrics with intervals, the leading ones first.
         familiar: Which images the model knows from its training; None where nothing tells.
         without: The metrics without those; None where there are none, or no others.
         warnings: What a reader must know.
+        coverage: What became of every image; None for regress.
+        details: Calibration, patients, subgroups, baselines; None for regress.
+        extras: What an evaluation was asked for besides.
     """
 
     split: str
@@ -71,36 +64,48 @@ class Judgement:
     familiar: Familiarity | None
     without: Mapping[str, Estimate] | None
     warnings: tuple[str, ...]
+    coverage: Coverage | None = None
+    details: Details | None = None
+    extras: Extras = NO_EXTRAS
 
     @property
     def counts(self) -> Confusion:
         """Right and wrong decisions at the threshold."""
         return confusion(self.targets.astype(int), self.scores.p_sick, self.threshold)
 
+    @property
+    def chosen_on(self) -> str | None:
+        """Which images of the run chose calibration and threshold; None: unknown, or none."""
+        point = {} if self.details is None else self.details.operating_point
+        found = point.get("chosen_on") or point.get("calibrated_on")
+        return None if found is None else str(found)
+
     def metrics_json(self) -> dict[str, Any]:
         """The content of metrics.json; NaN stands for undefined."""
+        classify = self.task == "classify"
         return {
             "split": self.split,
             "n": len(self.rows),
             "n_unreadable": len(self.unscored),
-            "threshold": self.threshold if self.task == "classify" else None,
-            "threshold_policy": self.policy if self.task == "classify" else None,
+            "threshold": self.threshold if classify else None,
+            "threshold_policy": self.policy if classify else None,
             "metrics": {name: asdict(estimate) for name, estimate in self.estimates.items()},
             "in_training": familiarity_json(self.familiar, self.without),
+            "coverage": None if self.coverage is None else self.coverage.to_dict(),
+            **({} if self.details is None else self.details.to_dict()),
+            **self.extras.to_dict(),
             "warnings": list(self.warnings),
         }
 
-    def in_words(self) -> list[str]:
-        """The result as one would say it: ranking, calibration, operating point, warnings."""
-        words = _regression_words(self) if self.task == "regress" else _classification_words(self)
-        if self.used_for is not None:
-            words.append(TOO_GOOD[self.used_for])
-        words += _familiar_words(self)
-        return words + [f"warning: {warning}" for warning in self.warnings]
-
 
 def judge(
-    classifier: Classifier, radiographs: Radiographs, split: str, *, own: bool, seed: int = 0
+    classifier: Classifier,
+    radiographs: Radiographs,
+    split: str,
+    *,
+    own: bool,
+    seed: int = 0,
+    by: Sequence[str] | None = None,
 ) -> Judgement:
     """Score every readable image of a split once and compute its metrics.
 
@@ -110,9 +115,11 @@ def judge(
         split: train, val, test; `all` takes every image.
         own: True where the images are those of the classifier's own run.
         seed: Of the bootstrap.
+        by: Columns to form subgroups by; None takes those that part the images into a few.
 
     Raises:
         DataError: The split holds no readable image.
+        UsageError: A column of `by` does not exist.
     """
     manifest = radiographs.manifest
     everything = np.arange(len(manifest)) if split == "all" else radiographs.members(split)
@@ -138,6 +145,10 @@ def judge(
     if new.any() and not new.all():
         without = _estimates(classifier, targets, scores, groups, new, seed)
     unscored = tuple(int(row) for row in everything[~readable])
+    covered = details = None
+    if classifier.task == "classify":
+        covered = _coverage(classifier, radiographs, everything, rows, scores)
+        details = run_details(classifier, radiographs, rows, scores, seed, by)
     return Judgement(
         split=split,
         task=classifier.task,
@@ -155,6 +166,29 @@ def judge(
             *_warnings(classifier, targets, groups, len(unscored), len(everything)),
             *_shortcut_warnings(radiographs, estimates),
         ),
+        coverage=covered,
+        details=details,
+    )
+
+
+def _coverage(
+    classifier: Classifier,
+    radiographs: Radiographs,
+    everything: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    scores: Scores,
+) -> Coverage:
+    """What became of every image of the split."""
+    manifest = radiographs.manifest
+    place = np.searchsorted(everything, rows)
+    called, answered = (np.zeros(len(everything), dtype=np.bool_) for _ in range(2))
+    called[place], answered[place] = scores.sick, ~scores.referred
+    return coverage(
+        manifest.targets[everything],
+        called,
+        answered,
+        [radiographs.reasons[row] for row in everything],
+        np.array([manifest.patients[row] for row in everything], dtype=object),
     )
 
 
@@ -162,7 +196,9 @@ def _used_for(classifier: Classifier, split: str) -> str | None:
     """What a model's own run used the images of a split for; a key of TOO_GOOD."""
     if classifier.folds is not None and split in ("train", "val"):
         return "folds"
-    return {"train": "training", "val": "choosing"}.get(split)
+    apart = classifier.content["threshold"].get("calibrated_on") == "calibrate"
+    val = "stopping" if apart else "choosing"
+    return {"train": "training", "val": val, "calibrate": "calibrating"}.get(split)
 
 
 def _estimates(
@@ -231,77 +267,3 @@ def _shortcut_warnings(
         f"SHORTCUT: {in_words(near[0])}, near this model's {own.value:.2f}: it may have learnt how "
         f"the films were taken, not what they show{more} (data/audit.json in the run folder)",
     )
-
-
-def _classification_words(j: Judgement) -> list[str]:
-    e, c = j.estimates, j.counts
-    chosen = _policy_words(j.policy)
-    n_healthy, n_sick = c.tn + c.fp, c.tp + c.fn
-    words = [
-        f"{images_judged(j)}: {len(j.rows):,} images, {n_healthy:,} healthy and {n_sick:,} sick",
-        f"AUROC {with_interval(e['auroc'])}: the chance that a random sick image scores above a "
-        "random healthy one",
-        f"calibration: Brier score {with_interval(e['brier'])}, "
-        f"expected calibration error {with_interval(e['ece'])}",
-        f"at threshold {j.threshold:.3g}, {chosen}: {_percent(e['sensitivity'])} sensitivity and "
-        f"{_percent(e['specificity'])} specificity: {c.fn:,} sick images missed of {n_sick:,}, "
-        f"{c.fp:,} false alarms among {n_healthy:,} healthy",
-    ]
-    return words
-
-
-def _familiar_words(j: Judgement) -> list[str]:
-    """What the model knows already, and its main figure without that."""
-    if j.familiar is None:
-        return ["this copy of the model remembers no training images, so none can be recognised"]
-    words = [OTHER_KEY] if j.familiar.other_key else []
-    said = familiarity_words(j.familiar)
-    if said is None or j.used_for in ("training", "folds"):
-        return words
-    left = int((~j.familiar.known).sum())
-    if j.without is None:
-        return [f"{said}: these figures say nothing about others", *words]
-    name, label = ("r2", "R2") if j.task == "regress" else ("auroc", "AUROC")
-    others = f"on the {left:,} others {label} is {with_interval(j.without[name])}"
-    return [f"{said}; {others}", *words]
-
-
-def _policy_words(policy: str) -> str:
-    if policy == "fixed":
-        return "a fixed number"
-    if policy == "youden":
-        return "chosen on validation for the largest sensitivity + specificity"
-    kind, _, target = policy.partition("=")
-    name = {"sens": "sensitivity", "spec": "specificity"}.get(kind, kind)
-    try:
-        return f"chosen on validation for {float(target):.3g} {name}"
-    except ValueError:
-        return f"chosen as {policy}"
-
-
-def _regression_words(j: Judgement) -> list[str]:
-    e = j.estimates
-    return [
-        f"{images_judged(j)}: {len(j.rows):,} images",
-        f"mean absolute error {with_interval(e['mae'])}, R2 {with_interval(e['r2'])}",
-    ]
-
-
-def images_judged(judgement: Judgement) -> str:
-    """Which images were judged, as one would say it."""
-    return "all images" if judgement.split == "all" else f"the {judgement.split} split"
-
-
-def with_interval(estimate: Estimate) -> str:
-    """A value and its interval, as `0.940 (0.910 to 0.960)`; an undefined one says so."""
-    if math.isnan(estimate.value):
-        return "undefined"
-    if math.isnan(estimate.ci_low):
-        return f"{estimate.value:.3f}"
-    return f"{estimate.value:.3f} ({estimate.ci_low:.3f} to {estimate.ci_high:.3f})"
-
-
-def _percent(estimate: Estimate) -> str:
-    if math.isnan(estimate.value):
-        return "undefined"
-    return f"{estimate.value:.0%} ({100 * estimate.ci_low:.0f}-{100 * estimate.ci_high:.0f})"

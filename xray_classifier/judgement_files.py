@@ -11,10 +11,12 @@ from xray_classifier.classifier import Classifier
 from xray_classifier.curves import precision_recall_curve, reliability_curve, roc_curve
 from xray_classifier.data.loading import Radiographs
 from xray_classifier.data.probes import ProbeResult
-from xray_classifier.data.splits import CLASS_NAMES
-from xray_classifier.files import csv_text, printable, write_bytes, write_json, write_text
+from xray_classifier.estimate_words import with_interval
+from xray_classifier.files import printable, write_bytes, write_json, write_text
 from xray_classifier.intervals import wilson_interval
-from xray_classifier.judgement import Judgement, images_judged, with_interval
+from xray_classifier.judgement import Judgement
+from xray_classifier.judgement_table import prediction_table
+from xray_classifier.judgement_words import images_judged, in_words
 from xray_classifier.report import figures as draw
 from xray_classifier.report.page import (
     MetricRow,
@@ -24,36 +26,8 @@ from xray_classifier.report.page import (
     render_report,
 )
 
-HEAD_COLUMNS = ("path", "label", "patient", "split")
-CLASSIFY_COLUMNS = (*HEAD_COLUMNS, "logit", "p_raw", "p_sick", "decision", "in_training")
-REGRESS_COLUMNS = (*HEAD_COLUMNS, "prediction", "in_training")
 SPLIT_KEYS = ("images", "patients", "healthy", "sick")
 RELIABILITY_BINS = 10
-
-
-def prediction_table(judgement: Judgement, radiographs: Radiographs) -> str:
-    """predictions.csv: every image of the split once, in manifest order; unreadable ones empty."""
-    m, s = radiographs.manifest, judgement.scores
-    place = {int(row): index for index, row in enumerate(judgement.rows)}
-    columns = CLASSIFY_COLUMNS if judgement.task == "classify" else REGRESS_COLUMNS
-    familiar = judgement.familiar
-    lines = []
-    for row in sorted([*place, *judgement.unscored]):
-        classify = judgement.task == "classify"
-        label = CLASS_NAMES[int(m.targets[row])] if classify else float(m.targets[row])
-        split = m.splits[row] or judgement.split
-        head = (m.ids[row], label, m.patients[row] if m.patients_known else "", split)
-        i = place.get(row)
-        if i is None:
-            lines.append((*head, *([None] * (len(columns) - len(head)))))
-            continue
-        seen = "" if familiar is None else familiar.images[i]
-        if classify:
-            answer = (float(s.logits[i]), float(s.p_raw[i]), float(s.p_sick[i]))
-            lines.append((*head, *answer, CLASS_NAMES[int(s.sick[i])], seen))
-        else:
-            lines.append((*head, float(s.logits[i]), seen))
-    return csv_text(columns, lines)
 
 
 def judgement_figures(judgement: Judgement, curves: bytes | None) -> dict[str, ReportFigure]:
@@ -194,7 +168,8 @@ def write_judgement(
         The files written.
     """
     write_json(folder / "metrics.json", judgement.metrics_json())
-    write_text(folder / predictions_name, prediction_table(judgement, radiographs))
+    table = prediction_table(judgement, radiographs, classifier)
+    write_text(folder / predictions_name, table)
     pictures = judgement_figures(judgement, curves)
     drawn = (folder / "curves.png").exists()  # by the run itself
     names = [n for n, picture in pictures.items() if not (drawn and picture.png is curves)]
@@ -222,7 +197,7 @@ def report_content(
         (name, *(str("" if count[key] is None else count[key]) for key in SPLIT_KEYS))
         for name, count in content.get("splits", {}).items()
     )
-    words = [line for line in judgement.in_words() if not line.startswith("warning: ")]
+    words = [line for line in in_words(judgement) if not line.startswith("warning: ")]
     return ReportContent(
         title=f"Report on {images_judged(judgement)} by {printable(_model_name(classifier))}",
         verdict=tuple(words),

@@ -1,70 +1,33 @@
-"""Which probability parts sick from healthy: threshold policies, and the curve they are solved on.
+"""Which probability parts sick from healthy: the curve that threshold policies are solved on.
 
 The curve is made on the validation split and stored in the checkpoint, so that another policy can
 be chosen later without touching the data at hand.
 """
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from statistics import NormalDist
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from xray_classifier.errors import CheckpointError, DataError, UsageError
+from xray_classifier.errors import CheckpointError, DataError
 from xray_classifier.metrics import FloatArray, IntArray, Labels, Scores, check_labels, decide
-
-PolicyKind = Literal["fixed", "sens", "spec", "youden"]
+from xray_classifier.policies import ThresholdPolicy
 
 MAX_POINTS = 512
 """Most points of a stored curve."""
 
-_NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-_KINDS: dict[str | None, PolicyKind] = {None: "fixed", "sens": "sens", "spec": "spec"}
-_POLICY = re.compile(rf"(?:(sens|spec)=)?({_NUMBER})|youden")
+_Z95 = NormalDist().inv_cdf(0.975)
 
 
-@dataclass(frozen=True, slots=True)
-class ThresholdPolicy:
-    """How a threshold is chosen; `str(policy)` gives the text that `parse_threshold` reads."""
+class Units(NamedTuple):
+    """How many independent sick and healthy stand behind a curve: patients, or images."""
 
-    kind: PolicyKind
-    target: float | None
-    """The threshold (fixed), the least sensitivity (sens) or specificity (spec); else None."""
-
-    def __str__(self) -> str:
-        if self.kind == "youden":
-            return "youden"
-        return f"{self.target!r}" if self.kind == "fixed" else f"{self.kind}={self.target!r}"
-
-
-def parse_threshold(text: str | float) -> ThresholdPolicy:
-    """Read a threshold policy: `0.42`, `sens=0.95`, `spec=0.90` or `youden`.
-
-    Args:
-        text: The policy, or a plain number in [0, 1]. `auto` is the caller's to resolve.
-
-    Raises:
-        UsageError: Anything else; the message lists what is accepted.
-    """
-    spelled = text.strip() if isinstance(text, str) else str(text)
-    match = _POLICY.fullmatch(spelled)
-    if match is None:
-        raise _not_a_policy(text)
-    if spelled == "youden":
-        return ThresholdPolicy("youden", None)
-    target = float(match[2])
-    if target > 1:
-        raise _not_a_policy(text)
-    return ThresholdPolicy(_KINDS[match[1]], target)
-
-
-def _not_a_policy(text: object) -> UsageError:
-    return UsageError(
-        f"{text!r} is no threshold; expected a probability from 0 to 1 (0.42), "
-        "the least sensitivity (sens=0.95), the least specificity (spec=0.90), or youden"
-    )
+    sick: int
+    healthy: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +42,13 @@ class OperatingCurve:
     """Share of the healthy below each threshold, rising from 0 to 1."""
     n_sick: int
     n_healthy: int
+    units: Units | None = None
+    """Sick and healthy patients, where patients have several images; None: images."""
+
+    @property
+    def independent(self) -> Units:
+        """How many independent sick and healthy there are."""
+        return self.units or Units(self.n_sick, self.n_healthy)
 
     def to_dict(self) -> dict[str, Any]:
         """Lists and numbers that JSON holds without loss."""
@@ -88,6 +58,7 @@ class OperatingCurve:
             "specificity": list(self.specificity),
             "n_sick": self.n_sick,
             "n_healthy": self.n_healthy,
+            "units": None if self.units is None else list(self.units),
         }
 
     @classmethod
@@ -98,21 +69,28 @@ class OperatingCurve:
             CheckpointError: A part is missing, of the wrong kind, or makes no curve.
         """
         try:
+            units = stored.get("units")
             curve = cls(
                 thresholds=tuple(map(float, stored["thresholds"])),
                 sensitivity=tuple(map(float, stored["sensitivity"])),
                 specificity=tuple(map(float, stored["specificity"])),
                 n_sick=int(stored["n_sick"]),
                 n_healthy=int(stored["n_healthy"]),
+                units=None if units is None else Units(*map(int, units)),
             )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise CheckpointError(f"the stored operating curve cannot be read: {error}") from error
         if not _is_curve(curve):
             raise CheckpointError("the stored operating curve is no curve from (1, 0) to (0, 1)")
         return curve
 
 
-def operating_curve(labels: Labels, probabilities: Scores) -> OperatingCurve:
+def operating_curve(
+    labels: Labels,
+    probabilities: Scores,
+    policy: ThresholdPolicy | None = None,
+    units: Units | None = None,
+) -> OperatingCurve:
     """Make the curve that threshold policies are solved on.
 
     Thresholds lie half-way between neighbouring probabilities, so that the last-bit differences
@@ -120,13 +98,16 @@ def operating_curve(labels: Labels, probabilities: Scores) -> OperatingCurve:
     above the highest probability (none called sick; it exceeds 1 by one rounding step if that
     probability is 1). `decide` on the same probabilities gives exactly the stated counts.
 
-    Up to `MAX_POINTS` thresholds all are kept. Of more, those are kept that answer `youden` and
-    every `sens=` and `spec=` target in steps of 0.01 up to 0.9 and of 0.001 from there exactly as
-    the whole curve would; another target is still met, by the next stricter of these.
+    Up to `MAX_POINTS` thresholds all are kept. Of more, those are kept that answer `policy`,
+    `youden` and every `sens=` and `spec=` target in steps of 0.01 up to 0.9 and of 0.001 from there
+    exactly as the whole curve would; another target is still met, by the next stricter of these,
+    and another `cost=` by the best of these.
 
     Args:
         labels: Truth per validation image, shape (n_images,); 1 is sick, 0 is healthy.
         probabilities: P(sick) as the threshold will read it, shape (n_images,), in [0, 1].
+        policy: One that must be answered exactly; None: the usual ones.
+        units: Sick and healthy patients, where patients have several images.
 
     Raises:
         DataError: One class is missing, a probability is NaN or outside [0, 1], shapes differ.
@@ -146,7 +127,8 @@ def operating_curve(labels: Labels, probabilities: Scores) -> OperatingCurve:
     tn = np.append(0, np.cumsum(counts - sick_here))
     cuts = _cuts(observed)
     if len(cuts) > MAX_POINTS:
-        kept = _answers(tp, tn, n_sick, n_healthy)
+        sums = _counts(tp, tn, n_sick, n_healthy, units or Units(n_sick, n_healthy))
+        kept = _answers(sums, policy)
         cuts, tp, tn = cuts[kept], tp[kept], tn[kept]
     return OperatingCurve(
         thresholds=tuple(cuts.tolist()),
@@ -154,6 +136,7 @@ def operating_curve(labels: Labels, probabilities: Scores) -> OperatingCurve:
         specificity=tuple((tn / n_healthy).tolist()),
         n_sick=n_sick,
         n_healthy=n_healthy,
+        units=units,
     )
 
 
@@ -161,8 +144,11 @@ def solve(curve: OperatingCurve, policy: ThresholdPolicy) -> float:
     """Turn a policy into a threshold.
 
     `fixed`: the number itself. `sens=t`: the highest threshold with sensitivity >= t, that is the
-    best specificity. `spec=t`: the lowest threshold with specificity >= t. `youden`: the largest
-    sensitivity + specificity - 1; of several, the lowest threshold, which misses fewest sick.
+    best specificity. `spec=t`: the lowest threshold with specificity >= t. With `@lower95` the
+    lower end of Wilson's interval must reach t, see `least_share`; where even a share of 1 is too
+    little, the threshold is that of `sens=1` or `spec=1`, see `shortfall`. `cost=c`: the threshold
+    at which c x missed sick + false alarms is least. `youden`: the largest sensitivity +
+    specificity - 1. Of several thresholds the lowest, which misses fewest sick.
 
     Args:
         curve: From the validation split.
@@ -171,15 +157,127 @@ def solve(curve: OperatingCurve, policy: ThresholdPolicy) -> float:
     Returns:
         A probability for `metrics.decide`.
     """
-    if policy.target is None:
-        tp = np.rint(np.array(curve.sensitivity) * curve.n_sick).astype(np.int64)
-        tn = np.rint(np.array(curve.specificity) * curve.n_healthy).astype(np.int64)
-        return curve.thresholds[_youden(tp, tn, curve.n_sick, curve.n_healthy)]
-    if policy.kind == "fixed":
+    if policy.kind == "fixed" and policy.target is not None:
         return policy.target
+    counts = _counts(
+        np.rint(np.array(curve.sensitivity) * curve.n_sick).astype(np.int64),
+        np.rint(np.array(curve.specificity) * curve.n_healthy).astype(np.int64),
+        curve.n_sick,
+        curve.n_healthy,
+        curve.independent,
+    )
+    return curve.thresholds[int(_places(counts, policy)[0])]
+
+
+def least_share(target: float, n: int) -> float:
+    """Share of n from which on the lower end of Wilson's 95 % interval reaches a target.
+
+    The interval holds what a score test does not reject, so that its lower end is at `target` where
+    the share lies z standard errors above it: target + z sqrt(target (1 - target) / n).
+
+    Args:
+        target: In [0, 1].
+        n: Independent trials, at least 1.
+
+    Returns:
+        Above 1 where n is too small for any share to do.
+
+    Source:
+        Wilson 1927, doi:10.1080/01621459.1927.10502953.
+    """
+    return target + _Z95 * math.sqrt(target * (1 - target) / n)
+
+
+def shortfall(curve: OperatingCurve, policy: ThresholdPolicy) -> str | None:
+    """Why a cautious policy cannot be met by so few images, in words; None where it can."""
+    if not policy.cautious or policy.target is None:
+        return None
+    sick = policy.kind == "sens"
+    n = curve.independent.sick if sick else curve.independent.healthy
+    if least_share(policy.target, n) <= 1 + 1e-12:
+        return None
+    needed = math.ceil(_Z95**2 * policy.target / (1 - policy.target)) if policy.target < 1 else None
+    what = f"{'sick' if sick else 'healthy'} {'images' if curve.units is None else 'patients'}"
+    more = "no number of them shows 1.0" if needed is None else f"at least {needed} are needed"
+    return (
+        f"{policy} cannot be shown by {n} {what}, even with all of them right: {more}; the "
+        f"threshold is the one that has all of them right"
+    )
+
+
+def resampled_thresholds(
+    labels: Labels,
+    probabilities: Scores,
+    weights: FloatArray,
+    policy: ThresholdPolicy,
+    units: Units | None = None,
+) -> FloatArray:
+    """The thresholds that a policy would have got on resamples of the images.
+
+    Args:
+        labels: Truth per image, shape (n_images,); 1 is sick, 0 is healthy.
+        probabilities: P(sick), shape (n_images,), in [0, 1].
+        weights: How often each image was drawn, whole numbers, shape (n_resamples, n_images).
+        policy: Any but `fixed`.
+        units: As in `operating_curve`.
+
+    Returns:
+        Shape (n_resamples,); NaN where a resample lacks a class.
+    """
+    sick, values = check_labels(labels, probabilities)
+    order = np.argsort(values, kind="stable")
+    rising = values[order]
+    starts = np.flatnonzero(np.append(True, rising[1:] != rising[:-1]))
+    drawn = weights[:, order]
+    of_sick = np.add.reduceat(drawn * sick[order], starts, axis=1).astype(np.int64)
+    of_all = np.add.reduceat(drawn, starts, axis=1).astype(np.int64)
+    n_sick = of_sick.sum(axis=1)
+    n_healthy = of_all.sum(axis=1) - n_sick
+    nothing = np.zeros((len(weights), 1), dtype=np.int64)
+    tp = n_sick[:, np.newaxis] - np.hstack([nothing, np.cumsum(of_sick, axis=1)])
+    tn = np.hstack([nothing, np.cumsum(of_all - of_sick, axis=1)])
+    both = (n_sick > 0) & (n_healthy > 0)
+    found = np.full(len(weights), np.nan)
+    if both.any():
+        kept = units or Units(int(sick.sum()), int((~sick).sum()))
+        counts = _Counts(tp[both], tn[both], n_sick[both], n_healthy[both], kept)
+        found[both] = _cuts(rising[starts])[_places(counts, policy)]
+    return found
+
+
+class _Counts(NamedTuple):
+    """Outcomes at each threshold of a curve, from low to high, of one or of many sets of images.
+
+    `tp` and `tn` have shape (n_sets, n_thresholds), `n_sick` and `n_healthy` (n_sets,).
+    """
+
+    tp: IntArray
+    tn: IntArray
+    n_sick: IntArray
+    n_healthy: IntArray
+    units: Units
+
+
+def _counts(tp: IntArray, tn: IntArray, n_sick: int, n_healthy: int, units: Units) -> _Counts:
+    """Those of one set of images."""
+    sizes = np.array([n_sick]), np.array([n_healthy])
+    return _Counts(tp[np.newaxis], tn[np.newaxis], *sizes, units)
+
+
+def _places(counts: _Counts, policy: ThresholdPolicy) -> IntArray:
+    """Which of the thresholds answers a policy other than `fixed`, shape (n_sets,)."""
+    target = policy.target
+    n_sick, n_healthy = counts.n_sick[:, np.newaxis], counts.n_healthy[:, np.newaxis]
+    if policy.kind == "youden" or target is None:  # whole numbers, so that ties are true ties
+        return _first(counts.tp * n_healthy + counts.tn * n_sick)
+    if policy.kind == "cost":
+        return _first(-(target * (n_sick - counts.tp) + (n_healthy - counts.tn)))
+    if policy.cautious:
+        n = counts.units.sick if policy.kind == "sens" else counts.units.healthy
+        target = min(least_share(target, n), 1.0)
     if policy.kind == "sens":
-        return curve.thresholds[_last_reaching(np.array(curve.sensitivity), policy.target)]
-    return curve.thresholds[_first_reaching(np.array(curve.specificity), policy.target)]
+        return _last_reaching(counts.tp / n_sick, target)
+    return _first(counts.tn / n_healthy >= target)
 
 
 def _cuts(observed: FloatArray) -> FloatArray:
@@ -193,27 +291,26 @@ def _cuts(observed: FloatArray) -> FloatArray:
     return np.concatenate(([0.0], middle, [above]))
 
 
-def _answers(tp: IntArray, tn: IntArray, n_sick: int, n_healthy: int) -> IntArray:
+def _answers(counts: _Counts, policy: ThresholdPolicy | None) -> IntArray:
     """Places on the whole curve that the usual policies would pick, ascending, ends included."""
-    targets = np.append(np.arange(0, 90) / 100, np.arange(900, 1001) / 1000)
-    sensitivity, specificity = tp / n_sick, tn / n_healthy
-    picks = {0, len(tp) - 1, _youden(tp, tn, n_sick, n_healthy)}
-    picks.update(_last_reaching(sensitivity, target) for target in targets)
-    picks.update(_first_reaching(specificity, target) for target in targets)
-    return np.array(sorted(picks), dtype=np.int64)
+    targets = np.append(np.arange(0, 90) / 100, np.arange(900, 1001) / 1000).tolist()
+    usual = [ThresholdPolicy("youden", None)]
+    usual += [ThresholdPolicy("sens", target) for target in targets]
+    usual += [ThresholdPolicy("spec", target) for target in targets]
+    if policy is not None and policy.kind != "fixed":
+        usual.append(policy)
+    picks = {int(_places(counts, one)[0]) for one in usual}
+    return np.array(sorted(picks | {0, counts.tp.shape[1] - 1}), dtype=np.int64)
 
 
-def _youden(tp: IntArray, tn: IntArray, n_sick: int, n_healthy: int) -> int:
-    """First place of the largest Youden index; in whole numbers, so that ties are true ties."""
-    return int(np.argmax(tp * n_healthy + tn * n_sick))
+def _last_reaching(falling: FloatArray, target: float) -> IntArray:
+    """Last place of each row that reaches the target; the first one always does."""
+    return np.asarray(falling.shape[1] - 1 - _first(falling[:, ::-1] >= target), dtype=np.int64)
 
 
-def _last_reaching(falling: FloatArray, target: float) -> int:
-    return int(np.flatnonzero(falling >= target)[-1])
-
-
-def _first_reaching(rising: FloatArray, target: float) -> int:
-    return int(np.flatnonzero(rising >= target)[0])
+def _first(values: NDArray[Any]) -> IntArray:
+    """Place of the first of the largest values of each row."""
+    return np.asarray(np.argmax(values, axis=1), dtype=np.int64)
 
 
 def _is_curve(curve: OperatingCurve) -> bool:

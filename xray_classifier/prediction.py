@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from xray_classifier.answers import OK, REFER
 from xray_classifier.classifier import Classifier, load_classifier
 from xray_classifier.data.tree import list_tree
+from xray_classifier.details import LABEL_SHIFT
 from xray_classifier.errors import DataError, OutputError, UsageError
 from xray_classifier.files import atomic_file, csv_row, printable, to_json
 from xray_classifier.inference import INFERENCE_ROWS
@@ -33,6 +35,7 @@ class PredictionResult:
     failed: int
     rejected: int
     sick: int
+    referred: int
 
 
 def run_prediction(
@@ -46,6 +49,7 @@ def run_prediction(
     device: str = "auto",
     workers: int | None = None,
     force: bool = False,
+    prevalence: float | None = None,
 ) -> PredictionResult:
     """Score files and folders, and write one row per file.
 
@@ -59,6 +63,7 @@ def run_prediction(
         device: Where to compute.
         workers: Decoding threads; None is one per core.
         force: Replace an existing `out`.
+        prevalence: Share of sick where the answers are used: adds `p_at_prevalence`.
 
     Raises:
         UsageError: An input does not exist.
@@ -67,7 +72,7 @@ def run_prediction(
     kind = file_format or {".jsonl": "jsonl", ".parquet": "parquet"}.get(out.suffix, "csv")
     _check_output(out, kind, force)
     files, hidden = list_inputs(inputs, terminal)
-    classifier = load_classifier(path, device, threshold)
+    classifier = load_classifier(path, device, threshold, prevalence)
     terminal.say(f"{len(files):,} files{f', {hidden:,} hidden ones passed over' if hidden else ''}")
     counts: Counter[str] = Counter()
     with terminal.bar("predicting", len(files), "file") as bar:
@@ -80,6 +85,7 @@ def run_prediction(
         failed=counts["failed"],
         rejected=counts["rejected"],
         sick=counts["sick"],
+        referred=counts[REFER],
     )
     _say_the_end(terminal, classifier, result, counts)
     terminal.say(f"Next: {command('evaluate', path, '--data', 'LABELLED_FOLDER')}")
@@ -127,7 +133,8 @@ def _counted(rows: Iterable[Row], counts: Counter[str], bar: Any) -> Iterator[Ro
     for done, row in enumerate(rows, start=1):
         counts[row[1]] += 1
         counts[f"reason {row[2]}"] += row[1] != "ok"
-        counts["sick"] += row[4] == "sick"
+        if row[1] == OK and row[4] in ("sick", REFER):
+            counts[row[4]] += 1
         counts[f"seen {row[-1]}"] += row[1] == "ok"
         bar(done)
         yield row
@@ -206,10 +213,16 @@ def _say_the_end(
     terminal: Terminal, classifier: Classifier, result: PredictionResult, counts: Counter[str]
 ) -> None:
     if classifier.task == "classify":
-        terminal.say(
-            f"{result.ok:,} scored: {result.sick:,} sick and {result.ok - result.sick:,} healthy "
-            f"at threshold {classifier.threshold:.3g}"
-        )
+        n_healthy = result.ok - result.sick - result.referred
+        parts = [f"{result.sick:,} sick", f"{n_healthy:,} healthy"]
+        if classifier.refer is not None:
+            parts.append(f"{result.referred:,} referred to a person")
+        told = " and ".join([", ".join(parts[:-1]), parts[-1]])
+        terminal.say(f"{result.ok:,} scored: {told} at threshold {classifier.threshold:.3g}")
+        if classifier.prevalence is not None:
+            terminal.say(
+                f"note: p_at_prevalence is for {classifier.prevalence:g} sick; {LABEL_SHIFT}"
+            )
     else:
         terminal.say(f"{result.ok:,} scored")
     if result.failed or result.rejected:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from xray_classifier.bootstrap import patient_clusters
 from xray_classifier.checkpoint import Checkpoint, save_checkpoint
 from xray_classifier.classifier import Classifier, assemble, load_classifier
 from xray_classifier.config import Config
@@ -37,6 +38,7 @@ from xray_classifier.familiarity import own_familiarity
 from xray_classifier.files import make_folder, printable, write_json, write_text
 from xray_classifier.judgement import Judgement, judge
 from xray_classifier.judgement_files import write_judgement
+from xray_classifier.judgement_words import in_words
 from xray_classifier.locks import owned
 from xray_classifier.members import (
     MEMBERS,
@@ -249,7 +251,7 @@ def _finish(
         judgement = _judgement(config, classifier, radiographs, rows, outputs)
         metrics = _write_judgement(folder, config, judgement, classifier, radiographs, spread)
         written = "report.html, metrics.json"
-        terminal.say("\n".join(["the ensemble of all members:", *judgement.in_words()]))
+        terminal.say("\n".join(["the ensemble of all members:", *in_words(judgement)]))
     if spread:
         terminal.say("\n".join(spread_in_words(spread, len(runs))))
     done = f"all {len(runs)} members trained"
@@ -308,12 +310,17 @@ def _save_ensemble(
     else:
         rows, outputs = out_of_fold(runs, checkpoints, radiographs, device)
     if len(rows) and config.task == "classify":
-        labels = radiographs.manifest.targets[rows].astype(int)
-        policy = config.evaluate
-        fitted = operating_point(labels, outputs, policy.calibration, policy.threshold)
-        if folds is not None and fitted["threshold"]["chosen_on"] is not None:
-            fitted["threshold"]["chosen_on"] = OUT_OF_FOLD
-        content |= fitted
+        chosen_on, chosen, fitted_to = "val" if folds is None else OUT_OF_FOLD, rows, outputs
+        apart = radiographs.rows("calibrate")
+        if len(apart):  # no member learnt from these, and none stopped on them
+            draft = assemble(Checkpoint(tensors, content, path), device, "auto")
+            chosen_on, chosen, fitted_to = "calibrate", apart, _outputs(draft, radiographs, apart)
+        labels = radiographs.manifest.targets[chosen].astype(int)
+        patients = [radiographs.manifest.patients[row] for row in chosen]
+        clusters = patient_clusters(np.array(patients, dtype=object), len(chosen))
+        content |= operating_point(
+            labels, fitted_to, clusters, config.evaluate, chosen_on, config.seed
+        )
     save_checkpoint(path, tensors, content)
     return rows, outputs
 

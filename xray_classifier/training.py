@@ -46,6 +46,7 @@ from xray_classifier.fingerprints import FINGERPRINTS
 from xray_classifier.history import Monitor, Run
 from xray_classifier.judgement import judge
 from xray_classifier.judgement_files import write_judgement
+from xray_classifier.judgement_words import in_words
 from xray_classifier.locks import owned
 from xray_classifier.model import summary
 from xray_classifier.pseudonyms import key_is_kept, key_path
@@ -155,7 +156,7 @@ def _in_folder(
     trainer.callbacks = run_callbacks(config, folder, built, radiographs, terminal)
     _fit(trainer, folder, terminal, run_best_monitor(config.train))
     if _best_lost(folder) and trainer.run.val_outputs is not None:
-        saved = run_best(config, trainer, built.content, built.memory)
+        saved = run_best(config, trainer, built.content, built.memory, built.choosing)
         save_checkpoint(folder / "checkpoints" / "best.safetensors", *saved)
     return run_finish(folder, radiographs, trainer, config, terminal)
 
@@ -300,7 +301,7 @@ def run_callbacks(
         Checkpoints(
             folder / "checkpoints",
             best_monitor,
-            best=lambda: run_best(config, trainer, content, built.memory),
+            best=lambda: run_best(config, trainer, content, built.memory, built.choosing),
             state=lambda: training_state(trainer, content["fingerprint"]),
             every_steps=train.checkpoint_every.steps,
             every_s=None
@@ -444,7 +445,7 @@ def run_finish(
         )
         metrics = judgement.metrics_json()["metrics"]
         written = "curves.png, report.html, metrics.json"
-        terminal.say("\n".join(judgement.in_words()))
+        terminal.say("\n".join(in_words(judgement)))
     if radiographs.audit is not None:
         write_audit_page(
             folder / "data", radiographs.audit, radiographs.manifest, radiographs.images

@@ -178,7 +178,7 @@ def train_part(
         Checkpoints(
             folder / "checkpoints",
             run_best_monitor(config.train),
-            best=lambda: run_best(config, trainer, built.content, built.memory),
+            best=lambda: run_best(config, trainer, built.content, built.memory, built.choosing),
             state=lambda: training_state(trainer),
             every_steps=config.train.checkpoint_every.steps,
             every_s=None,

@@ -19,7 +19,7 @@ from xray_classifier.data.leaks import Copies, find_copies, find_leaks, joined_g
 from xray_classifier.data.manifest import Manifest, build_manifest
 from xray_classifier.data.patients import UNKNOWN, patients_of_headers
 from xray_classifier.data.signature import Signatures
-from xray_classifier.data.splits import carve, strata_of
+from xray_classifier.data.splits import SPLITS, carve, strata_of
 from xray_classifier.errors import DataError, LeakError
 from xray_classifier.files import printable
 from xray_classifier.terminal import Terminal, command
@@ -242,6 +242,7 @@ def placed(data: DataConfig, task: Task, manifest: Manifest, copies: Copies) -> 
         manifest.splits,
         val=data.split.val,
         test=data.split.test,
+        calibrate=data.split.calibrate,
         seed=data.split.seed,
         every_stratum=task == "classify",
     )
@@ -267,7 +268,7 @@ def _placed_where_usable(
     A split that the data bring is never carved, even if none of its images can be used.
     """
     rows = np.flatnonzero(usable)
-    brought: dict[str, None] = {name: None for name in ("val", "test") if name in manifest.splits}
+    brought: dict[str, None] = {name: None for name in SPLITS if name in manifest.splits}
     carving = data.model_copy(update={"split": data.split.model_copy(update=brought)})
     part = Copies(copies.exact[rows], copies.near[rows])
     chosen = placed(carving, task, manifest.select(rows), part)

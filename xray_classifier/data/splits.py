@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from xray_classifier.errors import DataError
 
-SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "calibrate", "test")
 UNASSIGNED = ""
 ALIASES = {
     "train": "train",
@@ -24,6 +24,8 @@ ALIASES = {
     "valid": "val",
     "validation": "val",
     "dev": "val",
+    "calibrate": "calibrate",
+    "calibration": "calibrate",
     "test": "test",
     "testing": "test",
 }
@@ -59,7 +61,7 @@ class _Group:
 
 
 def split_name(text: str) -> str | None:
-    """The split that a folder or a CSV cell names, whatever its case: train, val, test or None."""
+    """The split that a folder or a CSV cell names, whatever its case; one of SPLITS or None."""
     return ALIASES.get(text.strip().casefold())
 
 
@@ -89,10 +91,11 @@ def carve(
     *,
     val: float | None,
     test: float | None,
+    calibrate: float | None = None,
     seed: int,
     every_stratum: bool = True,
 ) -> tuple[str, ...]:
-    """Give every image a split; a missing validation or test split is carved out of train.
+    """Give every image a split; splits that are asked for and missing are carved out of train.
 
     What is assigned already stays. Images without a split stand with their patient, or in train.
     A split that no image has yet is filled with whole patients of train: first patients of several
@@ -105,20 +108,21 @@ def carve(
     Args:
         patients: Patient key per image, length n_images.
         strata: What to balance, per image: class names, or bins of a number.
-        splits: `train`, `val`, `test` or `` (not assigned) per image.
+        splits: One of SPLITS or `` (not assigned) per image.
         val: Fraction in (0, 1) of the movable images to carve for validation; None: carve none.
         test: The same for test.
+        calibrate: The same for calibration; carved last, so that it moves no other split.
         seed: Which of the many possible carvings.
         every_stratum: Refuse to carve a split, or to leave a train split, that lacks a stratum.
 
     Returns:
-        `train`, `val` or `test` per image, in the order given.
+        One of SPLITS per image, in the order given.
 
     Raises:
         DataError: There are too few patients to fill train and the carved splits.
     """
     placed = _stand_with_patient(patients, splits)
-    asked = {"test": test, "val": val}
+    asked = {"test": test, "val": val, "calibrate": calibrate}
     goals = {name: f for name, f in asked.items() if f is not None and name not in set(splits)}
     if not goals:
         return placed
@@ -258,7 +262,7 @@ def split_summary(
     patients: Sequence[str],
     task: Literal["classify", "regress"],
 ) -> dict[str, SplitCount]:
-    """Count images, classes and patients of each split, in the order train, val, test, unassigned.
+    """Count images, classes and patients of each split, in the order of SPLITS, then unassigned.
 
     Args:
         splits: Split per image, length n_images.

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import io
 import math
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from xray_classifier.report.page import ReportTable, check_picture, check_rows, new_environment
+from xray_classifier.report.page import ReportTable
+from xray_classifier.report.templates import check_picture, check_rows, new_environment
 from xray_classifier.report.words import interval_text, number_text
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def render_audit(content: AuditContent) -> str:
     for table in content.summary:
         check_rows(table.title, table.header, table.rows)
     environment = new_environment()
-    environment.filters.update(bar=_bar, pieces=_pieces, place=_place, tone=_tone)
+    environment.filters.update(bar=_bar, place=_place, tone=_tone)
     environment.tests["finite"] = _is_number
     return environment.get_template("audit.html.jinja").render(content=content, kinds=_KINDS)
 
@@ -250,11 +250,6 @@ def _place(value: float) -> str:
 def _tone(badge: str) -> str:
     """Style class of a badge, with a space before it."""
     return f" {_TONES[badge]}" if badge in _TONES else ""
-
-
-def _pieces(path: str) -> list[str]:
-    """A path cut where a line may end: after a slash or an underscore."""
-    return re.findall(r"[^/_]+[/_]*|[/_]+", path)
 
 
 def _is_number(value: float | None) -> bool:

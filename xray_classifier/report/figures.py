@@ -5,11 +5,13 @@ All may be called from any thread; a test reaches the matplotlib figure through 
 """
 
 from xray_classifier.report.canvas import as_png
+from xray_classifier.report.decision_figures import coverage_figure, net_benefit_figure
 from xray_classifier.report.film_sheet import sheet_figure
 from xray_classifier.report.loss_figure import loss_figure
 from xray_classifier.report.outcome_figures import matrix_figure, regression_figure
 from xray_classifier.report.probability_figures import calibration_figure, histogram_figure
 from xray_classifier.report.ranking_figures import pr_figure, roc_figure
+from xray_classifier.report.stress_figure import stress_figure
 
 loss_curves = as_png(loss_figure)
 roc_curve_figure = as_png(roc_figure)
@@ -19,3 +21,6 @@ confusion_figure = as_png(matrix_figure)
 score_histogram_figure = as_png(histogram_figure)
 scatter_figure = as_png(regression_figure)
 film_sheet = as_png(sheet_figure)
+stress_curves = as_png(stress_figure)
+decision_curve_figure = as_png(net_benefit_figure)
+risk_coverage_figure = as_png(coverage_figure)

@@ -1,42 +1,57 @@
-"""The report page: one HTML file that holds everything it shows and can run nothing.
+"""The report page: one HTML file that holds everything it shows.
 
-Pictures are data URIs, the one style block is allowed by its hash, and the content security policy
-forbids the rest, so a page may be mailed, archived and opened from a disk. All text is untrusted.
+Pictures are data URIs, and the two small scripts, which only recompute and enlarge what the page
+holds, are allowed by their hashes; the content security policy forbids the rest, so a page may be
+mailed, archived and opened from a disk. All text is untrusted. Nothing is lost without scripts.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import math
-import struct
-import unicodedata
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
-from xray_classifier.report.words import number_text
+from xray_classifier.report.error_gallery import ErrorGroup, check_gallery
+from xray_classifier.report.flow_diagram import FlowLevel, check_flow, flow_drawing, flow_words
+from xray_classifier.report.interval_bar import percent_text
+from xray_classifier.report.key_numbers import key_numbers
+from xray_classifier.report.metric_words import method_words, metric_words
+from xray_classifier.report.subgroup_plot import (
+    HEADER,
+    PANELS,
+    SubgroupRow,
+    drawn_subgroups,
+    subgroup_table,
+)
+from xray_classifier.report.templates import (
+    check_picture,
+    check_rows,
+    new_environment,
+    script_text,
+)
+from xray_classifier.report.threshold_tool import (
+    STATIC_HEADER,
+    ThresholdTool,
+    roc_path,
+    static_rows,
+    tool_json,
+)
+from xray_classifier.report.words import threshold_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
-
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Unicode categories of control, format and line characters, and of what is no character."""
-
-_WIDE = 1.3
 
 
 class MetricRow(NamedTuple):
     """One line of the metrics table.
 
     Args:
-        name: Name of the metric as in `metrics.json`.
+        name: Name of the metric as in `metrics.json`; the page adds what it is called in words.
         value: The number; None or NaN is shown as "not defined".
         ci_low: Lower end of the 95 % interval, None without one.
         ci_high: Upper end of the 95 % interval, None without one.
         n: How many images (or patients) stand behind it.
-        method: How the interval was made.
+        method: How the interval was made, as in `metrics.json` or in words.
     """
 
     name: str
@@ -79,18 +94,42 @@ class ReportTable(NamedTuple):
     rows: tuple[tuple[str, ...], ...]
 
 
+class ReportSection(NamedTuple):
+    """What belongs under one heading of its own, such as calibration or a stress test.
+
+    Args:
+        title: Heading.
+        paragraphs: Plain words, shown first.
+        tables: Tables in order, shown last.
+        figures: Pictures in order.
+    """
+
+    title: str
+    paragraphs: tuple[str, ...] = ()
+    tables: tuple[ReportTable, ...] = ()
+    figures: tuple[ReportFigure, ...] = ()
+
+
 @dataclass(frozen=True)
 class ReportContent:
-    """Everything a report shows, as plain values.
+    """Everything a report shows, as plain values; what is empty leaves no heading.
 
     Args:
         title: Heading of the page.
         verdict: The result in words, one text per paragraph; the first leads.
-        metrics: Lines of the metrics table, the most important first.
+        metrics: Lines of the metrics table, the most important first; those that lead a report
+            are also drawn at its top.
         figures: Pictures in order.
         tables: Data summary, model, training: short tables in order.
         details: (title, text) of long plain texts, folded away: configuration, environment.
         warnings: What the reader must know before believing the numbers.
+        threshold_tool: The outcomes at many thresholds, for the reader to try.
+        gallery: The worst errors as films.
+        subgroups: The groups of each column next to each other, all images first.
+        sections: Further parts in order.
+        flow: The way of the images from the folder to the analysis.
+        table_one: Images, patients and covariates by split.
+        limits: What the model and this judgement cannot do or say.
     """
 
     title: str
@@ -100,6 +139,13 @@ class ReportContent:
     tables: tuple[ReportTable, ...] = ()
     details: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
+    threshold_tool: ThresholdTool | None = None
+    gallery: tuple[ErrorGroup, ...] = ()
+    subgroups: tuple[SubgroupRow, ...] = ()
+    sections: tuple[ReportSection, ...] = ()
+    flow: tuple[FlowLevel, ...] = ()
+    table_one: ReportTable | None = None
+    limits: tuple[str, ...] = ()
 
 
 def render_report(content: ReportContent) -> str:
@@ -110,131 +156,75 @@ def render_report(content: ReportContent) -> str:
             that are no UTF-8: they are shown as text, the invisible ones as escapes.
 
     Raises:
-        ValueError: A picture is no PNG or has no alternative text, or a row is not as long as
-            its header.
+        ValueError: A picture is no PNG or has no alternative text, a row is not as long as its
+            header, or a flow diagram has a level without boxes.
     """
-    for figure in content.figures:
+    _check(content)
+    return (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            content=content,
+            contents=_contents(content),
+            keys=key_numbers(content.metrics),
+            scripts=_scripts(content),
+            static_header=STATIC_HEADER,
+            subgroup_columns=drawn_subgroups(content.subgroups),
+            subgroup_header=HEADER,
+            subgroup_table=subgroup_table(content.subgroups),
+            panels=PANELS,
+            flow_drawing=flow_drawing(content.flow),
+            flow_words=flow_words(content.flow),
+        )
+    )
+
+
+def _check(content: ReportContent) -> None:
+    """Refuse what a browser or a screen reader could not show."""
+    in_sections = [section.figures for section in content.sections]
+    for figure in (*content.figures, *(figure for found in in_sections for figure in found)):
         check_picture(f"figure {figure.title!r}", figure.png, figure.alt)
         check_rows(figure.title, figure.header, figure.rows)
-    for table in content.tables:
+    tables = [*content.tables, *(table for part in content.sections for table in part.tables)]
+    for table in [*tables, *([content.table_one] if content.table_one else [])]:
         check_rows(table.title, table.header, table.rows)
-    return new_environment().get_template("report.html.jinja").render(content=content)
+    check_gallery(content.gallery)
+    check_flow(content.flow)
 
 
-def new_environment() -> Environment:
-    """The templates of this package, with the filters that keep a page safe and whole.
-
-    What a template prints is escaped, on one line; the filter `lines` keeps the lines of a text.
-    """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader(__package__, "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_visible,
-    )
+def _environment() -> Environment:
+    """The templates with what this page puts into words."""
+    environment = new_environment()
     environment.filters.update(
-        csp_hash=_csp_hash,
-        data_uri=_data_uri,
-        interval=_interval,
-        lines=_lines,
-        number=number_text,
-        shape=_shape,
+        method_words=method_words,
+        metric_words=metric_words,
+        percent=percent_text,
+        roc_path=roc_path,
+        static_rows=static_rows,
+        threshold=threshold_text,
+        tool_json=tool_json,
     )
     return environment
 
 
-def check_picture(what: str, png: bytes, alt: str) -> None:
-    """Refuse a picture that a browser or a screen reader could not show.
-
-    Args:
-        what: Which picture, for the message.
-        png: To be the bytes of a PNG file.
-        alt: Its alternative text.
-
-    Raises:
-        ValueError: It is no PNG, or the alternative text is blank.
-    """
-    if not png.startswith(_PNG_SIGNATURE):
-        raise ValueError(f"{what} holds no PNG file")
-    if not alt.strip():
-        raise ValueError(f"{what} needs an alternative text")
+def _scripts(content: ReportContent) -> tuple[Markup, ...]:
+    """The scripts that this page has a use for."""
+    names = {"threshold_tool.js": content.threshold_tool, "error_gallery.js": content.gallery}
+    return tuple(script_text(name) for name, used in names.items() if used)
 
 
-def check_rows(title: str, header: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> None:
-    """Refuse a table whose lines do not fit its header.
-
-    Raises:
-        ValueError: A row is not as long as `header`.
-    """
-    for row in rows:
-        if len(row) != len(header):
-            raise ValueError(f"table {title!r} has {len(header)} columns, a row has {len(row)}")
-
-
-def _visible(value: object) -> object:
-    """Escape what a page cannot hold or a reader cannot see, such as `\\x00`, `\\n`, `\\u202e`.
-
-    Direction marks go too: they could make a file name read as another one.
-    """
-    if not isinstance(value, str) or hasattr(value, "__html__"):
-        return value
-    return _shown(value)
-
-
-def _lines(text: str) -> Markup:
-    """The same for a text of several lines, which stay lines."""
-    from markupsafe import escape
-
-    return escape(_shown(text, kept="\n\t"))
-
-
-def _shown(text: str, kept: str = "") -> str:
-    """The text with escapes for invisible characters other than `kept`."""
-    return "".join(
-        letter
-        if letter in kept or unicodedata.category(letter) not in _UNSEEN
-        else letter.encode("unicode_escape").decode("ascii")
-        for letter in text
+def _contents(content: ReportContent) -> tuple[tuple[str, str], ...]:
+    """Target and title of each part that is there, in the order of the page."""
+    parts = (
+        ("metrics", "Metrics", content.metrics),
+        ("thresholds", "Try a threshold", content.threshold_tool),
+        ("figures", "Figures", content.figures),
+        ("errors", "Where it errs", content.gallery),
+        ("subgroups", "Subgroups", content.subgroups),
+        *((f"section-{i}", part.title, part) for i, part in enumerate(content.sections, start=1)),
+        ("images", "The images", content.flow or content.table_one),
+        ("summary", "Data, model and training", content.tables),
+        ("limits", "Limits", content.limits),
+        ("details", "Details", content.details),
     )
-
-
-def _data_uri(png: bytes) -> str:
-    """The picture inside its own address."""
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-
-
-def _csp_hash(style: str) -> str:
-    """The source expression that allows exactly this style block (W3C CSP Level 3)."""
-    digest = hashlib.sha256(style.encode("utf-8")).digest()
-    return "sha256-" + base64.b64encode(digest).decode("ascii")
-
-
-class _Shape(NamedTuple):
-    width: int
-    height: int
-    wide: bool
-
-
-def _shape(png: bytes) -> _Shape:
-    """Width and height in pixels, read from the IHDR chunk, so that the page need not jump."""
-    width, height = struct.unpack(">II", png[16:24])
-    return _Shape(width, height, width > _WIDE * height)
-
-
-class _Estimate(Protocol):
-    @property
-    def ci_low(self) -> float | None: ...
-    @property
-    def ci_high(self) -> float | None: ...
-
-
-def _interval(row: _Estimate) -> str:
-    """`0.880 to 0.940`, or a hyphen where there is none."""
-    ends = (row.ci_low, row.ci_high)
-    if any(end is None or not math.isfinite(end) for end in ends):
-        return "-"
-    return f"{number_text(row.ci_low)} to {number_text(row.ci_high)}"
+    return tuple((name, title) for name, title, there in parts if there)
