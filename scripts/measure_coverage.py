@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from xray_classifier.estimates import (
     classification_metrics,
     prevalence_metrics,
 )
+from xray_classifier.intervals import wilson_interval
 from xray_classifier.prevalence import predictive_values_of, threshold_at
 
 LEVEL = 0.95
@@ -44,6 +46,8 @@ PREVALENCES = (0.1, 0.5)
 AUROCS = (0.7, 0.9, 0.97)
 ELSEWHERE = 0.03
 """Prevalence of `ppv_at_3` and `npv_at_3`."""
+SHARES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
+"""Of the table of Wilson's interval."""
 CORRELATION = 0.5
 MOST_IMAGES_EACH = 5
 NAMES = (*CLASSIFICATION_METRICS, "ppv_at_3", "npv_at_3", "net_benefit_at_3")
@@ -262,7 +266,41 @@ def page(
     for repeats, heading in ((False, "One image per patient"), (True, "Patients repeat")):
         cells = {cell: counts for cell, counts in found.items() if cell.repeats == repeats}
         lines += [f"## {heading}", "", *summary(cells), "", *grid(cells), ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *wilson_lines()])
+
+
+def wilson_lines() -> list[str]:
+    """The section on Wilson's interval, whose coverage can be summed without any simulation."""
+    lines = [
+        "## Wilson's interval at extreme shares",
+        "",
+        "Not simulated: the chances of all counts of successes whose interval holds the share are "
+        "added up. The mean is near 95 %, but with whole counts it swings with the share, most "
+        "where less than one failure is expected.",
+        "",
+        f"| n | {' | '.join(f'share {share}' for share in SHARES)} | mean | lowest |",
+        "|---:|" + "---:|" * (len(SHARES) + 2),
+    ]
+    between = np.arange(0.5, 0.9995, 0.0005)
+    for n in (20, *SIZES):
+        shown = " | ".join(f"{100 * wilson_coverage(n, share):.1f}" for share in SHARES)
+        every = [wilson_coverage(n, float(share)) for share in between]
+        lines.append(f"| {n} | {shown} | {100 * np.mean(every):.1f} | {100 * min(every):.1f} |")
+    return [*lines, "", "Mean and lowest: over shares of 0.5 to 0.999 in steps of 0.0005.", ""]
+
+
+def wilson_coverage(n: int, share: float) -> float:
+    """Chance that Wilson's interval of n images holds a share."""
+    z = stats.norm.ppf((1 + LEVEL) / 2)
+    near = np.arange(max(0, int(n * share - 8 * z * n**0.5)), n + 1)
+    held = [low <= share <= high for low, high in (wilson(int(count), n) for count in near)]
+    return float(stats.binom.pmf(near, n, share)[held].sum())
+
+
+@cache
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """As `wilson_interval`, each asked for once."""
+    return wilson_interval(successes, n, LEVEL)
 
 
 def summary(cells: dict[Cell, dict[str, Count]]) -> list[str]:
@@ -289,7 +327,7 @@ def summary(cells: dict[Cell, dict[str, Count]]) -> list[str]:
 
 def grid(cells: dict[Cell, dict[str, Count]]) -> list[str]:
     """A table of the told intervals in every cell."""
-    lines = [f"| N | prevalence | AUROC | {' | '.join(TOLD.values())} |"]
+    lines = [f"| N | prevalence | true AUROC | {' | '.join(TOLD.values())} |"]
     lines.append("|---:|---:|---:|" + "---:|" * len(TOLD))
     for cell, counts in cells.items():
         shown = " | ".join(percent(counts[name]) for name in TOLD)

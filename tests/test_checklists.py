@@ -130,6 +130,13 @@ def test_a_broken_plan_is_told() -> None:
     assert "not kept: another threshold" in text_of("stard", "15c", with_metrics(plan=plan))
 
 
+def test_a_plan_about_other_images_is_told() -> None:
+    plan = {"sha256": "c" * 64, "covers": False, "kept": False, "deviations": ["another split"]}
+    said = text_of("stard", "15c", with_metrics(plan=plan))
+    assert "about other images" in said
+    assert "not kept" not in said
+
+
 def test_internal_and_external_tests_are_told_apart() -> None:
     assert entry("claim", "32").said is not None
     assert entry("claim", "33").said is None
@@ -150,6 +157,8 @@ def test_figures_on_development_images_are_called_too_good() -> None:
 
 def test_another_threshold_than_the_stored_one_is_exploratory() -> None:
     assert "exploratory" in text_of("stard", "15c", with_metrics(threshold=0.7))
+    assert "another threshold" in text_of("tripod", "12f", with_metrics(threshold=0.7))
+    assert "another threshold" not in text_of("tripod", "12f")
     assert "exploratory" not in text_of("stard", "15c")
 
 
@@ -244,3 +253,28 @@ def test_hostile_texts_stay_text(name: str) -> None:
     for line in outside.splitlines():
         cells = re.findall(r"(?<!\\)\|", line)
         assert len(cells) in (0, 4, 5, 6)
+
+
+def test_a_note_is_told_once_and_a_neutral_one_not_at_all() -> None:
+    notes = ["patients: from the column id", "SHORTCUT: size predicts", "labels: few"]
+    audit = {**(FACTS.audit or {}), "notes": notes}
+    facts = replace(
+        with_metrics(warnings=["SHORTCUT: size predicts, near this model's"]), audit=audit
+    )
+    said = text_of("claim", "40", facts)
+    assert said.count("SHORTCUT") == 1
+    assert "labels: few" in said
+    assert "from the column" not in said
+
+
+def test_groups_are_named_and_those_too_small_counted() -> None:
+    groups = [
+        {"column": "sex", "value": "F", "warning": None},
+        {"column": "sex", "value": "M", "warning": "too few to say"},
+        {"column": "view", "value": "PA", "warning": None},
+    ]
+    said = entry("tripod", "23b", with_metrics(subgroups=groups))
+    assert said.said is not None
+    assert "metrics by sex, view" in said.said.text
+    assert "1 of 3 groups carry a warning" in said.said.text
+    assert said.state == "partly"  # a group is no cluster by itself

@@ -77,6 +77,16 @@ def test_an_interval_that_forgets_the_patients_is_found_out(script):
     assert held < stats.binom.ppf(1e-4, n_simulations, TRUSTED[0])
 
 
+def test_wilsons_coverage_is_that_of_the_score_test(script):
+    # The interval holds a share where |count - n share| <= z sqrt(n share (1 - share)).
+    for n, share in ((20, 0.95), (50, 0.5), (200, 0.99), (1000, 0.9)):
+        counts = np.arange(n + 1)
+        reach = stats.norm.ppf(0.975) * math.sqrt(n * share * (1 - share))
+        held = np.abs(counts - n * share) <= reach
+        expected = stats.binom.pmf(counts, n, share)[held].sum()
+        assert script.wilson_coverage(n, share) == pytest.approx(expected, abs=1e-9)
+
+
 def test_the_page_and_the_picture_are_written(script, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(script, "SIZES", (50,))
     arguments = ["-o", str(tmp_path), "--simulations", "12", "--resamples", "20"]

@@ -355,3 +355,35 @@ def test_another_prevalence_with_patients_resamples_them(split, patients):
 def test_another_prevalence_of_one_class_is_undefined():
     found = estimates.prevalence_metrics(np.zeros(5, int), np.full(5, 0.3), 0.5, 0.1)
     assert all(math.isnan(one.value) and math.isnan(one.ci_low) for one in found.values())
+
+
+def test_areas_take_the_variance_of_the_resamples_in_logits(split, patients):
+    labels, logits, _ = split
+    found = judge(split, patients)
+    for name, many in (
+        ("auroc", weighted.weighted_auroc),
+        ("average_precision", weighted.weighted_average_precision),
+    ):
+        one = found[name]
+        weights = np.concatenate(list(resample_weights(patient_clusters(patients, 200), 300, 0)))
+        error = many(labels, logits, weights).std() / (one.value * (1 - one.value))
+        centre = np.log(one.value / (1 - one.value))
+        ends = metrics.sigmoid(centre + 1.959963984540054 * error * np.array([-1, 1]))
+        assert (one.ci_low, one.ci_high) == pytest.approx(ends), name
+
+
+@pytest.mark.parametrize(("n_sick", "n_healthy"), [(20, 10), (19, 10), (20, 9)])
+def test_a_point_of_the_curve_needs_patients_enough_to_miss_one(n_sick, n_healthy):
+    # Of 19 sick a sensitivity of 0.95 means all of them; of 9 healthy a specificity of 0.90 too.
+    rng = np.random.default_rng(2)
+    labels = np.repeat([1, 0], [n_sick, n_healthy])
+    logits = rng.normal(1.5 * labels)
+    groups = np.repeat(np.arange(len(labels)), 2)  # two films each count once
+    doubled = np.repeat(labels, 2), np.repeat(logits, 2) + rng.normal(0, 0.1, 2 * len(labels))
+    for case, of in (((labels, logits), None), (doubled, groups)):
+        found = judge((*case, metrics.sigmoid(case[1])), of)
+        at_sensitivity = found["specificity_at_sensitivity_95"]
+        at_specificity = found["sensitivity_at_specificity_90"]
+        assert math.isnan(at_sensitivity.ci_low) == (n_sick < 20)
+        assert math.isnan(at_specificity.ci_low) == (n_healthy < 10)
+        assert 0 <= at_sensitivity.value <= 1

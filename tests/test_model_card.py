@@ -88,6 +88,9 @@ def test_what_was_not_computed_is_said() -> None:
     for heading in EXTRA.values():
         assert f"{heading}: not computed." in said
     assert "none was written before the test" in section("Metrics")
+    said = section("Quantitative analyses", with_metrics(refer=None, subgroups=[]))
+    assert "Referred images: none." in said
+    assert "Subgroups: none." in said
 
 
 def test_optional_parts_are_shown() -> None:
@@ -108,7 +111,7 @@ def test_optional_parts_are_shown() -> None:
     assert "| sex: M | 3 | 1 | - | few |" in said
     assert "| score | 0.8125 |" in said
     assert "blur" not in said
-    assert "looked at 7 times with 2 models" in section("Metrics", facts)
+    assert "looked at 7 times, models: 2" in section("Metrics", facts)
     assert "not kept: another split" in section("Metrics", facts)
 
 
@@ -124,19 +127,21 @@ def test_nested_values_are_laid_flat() -> None:
     estimate = {"value": 0.5, "ci_low": 0.25, "ci_high": 0.75, "method": "m", "n": 9}
     value = {
         "a": {"b": estimate, "c": None, "d": 1, "e": 0, "f": True, "g": False, "h": 0.123456},
-        "curve": [0.1, 0.2, 0.3],
+        "curve": [0.1, 0.2, 0.3, 0.4, 0.5],
+        "ends": [0.25, 0.75],
         "empty": [],
         "list": [{"name": "x", "kind": "y", "n": 2}],
     }
     assert flat(value) == [
         ("a, b", "0.500 (95 % CI 0.250 to 0.750)"),
-        ("a, c", "undefined"),
+        ("a, c", "none"),
         ("a, d", "1"),
         ("a, e", "0"),
         ("a, f", "yes"),
         ("a, g", "no"),
         ("a, h", "0.1235"),
-        ("curve", "3 numbers, in metrics.json"),
+        ("curve", "5 numbers, in metrics.json"),
+        ("ends", "0.25, 0.75"),
         ("empty", "none"),
         ("list: x: y, name", "x"),
         ("list: x: y, kind", "y"),

@@ -32,6 +32,7 @@ from xray_classifier.errors import (
     TerminatedRun,
     UsageError,
 )
+from xray_classifier.files import to_json
 from xray_classifier.history import Run
 from xray_classifier.locks import owned
 from xray_classifier.members import (
@@ -199,7 +200,7 @@ def test_with_seeds_the_mean_on_validation_is_judged_and_calibrated(
     assert metrics["split"] == "val"
     auroc = roc_auc_score(labels, list(given.values()))
     assert metrics["metrics"]["auroc"]["value"] == pytest.approx(auroc)
-    assert seeded.metrics == metrics["metrics"]
+    assert json.loads(to_json(seeded.metrics)) == metrics["metrics"]  # NaN is null there
 
 
 def test_each_image_outside_test_validates_exactly_one_fold(folded: TrainingResult) -> None:
@@ -508,7 +509,7 @@ def test_evaluate_says_of_seeds_what_it_says_of_one_model(
 ) -> None:
     said = program("evaluate", seeded.run_dir, "--split", "val", "-o", tmp_path / "e", "--json")
     assert said.code == 0
-    assert said.json["metrics"] == json.loads(json.dumps(seeded.metrics))
+    assert said.json["metrics"] == json.loads(to_json(seeded.metrics))
     assert "this split chose the best epoch" in said.err
     assert program("evaluate", seeded.run_dir, "-o", seeded.run_dir).code == 6
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from evaluated_runs import write_evaluation
-from tiny_runs import own_run, rows_of, tiny_run
+from tiny_runs import TINY, own_run, rows_of, tiny_run
 
 from xray_classifier.checkpoint import load_checkpoint
+from xray_classifier.cli import main
 from xray_classifier.confusion import Confusion
 from xray_classifier.errors import CheckpointError, DataError, UsageError
 from xray_classifier.run_facts import (
@@ -104,7 +105,12 @@ def test_an_evaluation_may_lie_anywhere(tmp_path: Path, tiny_run: Path) -> None:
     assert alone.own is None
     assert alone.measured("n") == 2
     model = tiny_run / "checkpoints" / "best.safetensors"
-    assert read_facts(folder, model).said("task") == "classify"
+    with_model = read_facts(folder, model)
+    assert with_model.said("task") == "classify"
+    assert with_model.model_name == tiny_run.name
+    assert with_model.own is False
+    own = write_evaluation(tmp_path / "own", ids_of(tiny_run, "test"))
+    assert read_facts(own, model).own
 
 
 def test_referred_answers_are_counted_apart(tmp_path: Path) -> None:
@@ -145,3 +151,15 @@ def test_an_evaluation_of_the_same_images_is_found(own_run: Path) -> None:
     )
     assert was_judged_on(model, "f" * 64)
     assert not was_judged_on(model, "e" * 64)
+
+
+def test_the_intended_use_travels_with_the_checkpoint(tmp_path: Path) -> None:
+    use = ("intended_use.purpose=second reader", "intended_use.out_of_scope=[children, CT]")
+    words = ["train", "-c", "demo", "-q", "-o", str(tmp_path), *TINY, "train.epochs=1", *use]
+    assert main(words) == 0
+    run = next(path for path in tmp_path.iterdir() if path.name != "latest" and path.is_dir())
+    stored = load_checkpoint(run / "checkpoints" / "best.safetensors").content["intended_use"]
+    assert stored["purpose"] == "second reader"
+    assert stored["out_of_scope"] == ["children", "CT"]
+    assert stored["population"] is None
+    assert read_facts(run).said("intended_use", "purpose") == "second reader"

@@ -131,9 +131,8 @@ def build_parser(
     found = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb")
     verbs: dict[str, argparse.ArgumentParser] = {}
     for add in (
-        _add_train, _add_evaluate, _add_predict, _add_compare, _add_check, _add_init, _add_config,
-        _add_export,
-        _add_cache, _add_doctor,
+        _add_train, _add_evaluate, _add_predict, _add_compare, _add_report, _add_plan,
+        _add_check, _add_init, _add_config, _add_export, _add_cache, _add_doctor,
     ):  # fmt: skip
         add(found, verbs)
     for verb, recipe in recipes.items():
@@ -161,6 +160,13 @@ def _count(text: str) -> int:
     """A whole number of at least 1."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _number_of_films(text: str) -> int:
+    """A whole number from 0 to 50."""
+    if not text.isascii() or not text.isdigit() or int(text) > 50:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 50, got {text!r}")
     return int(text)
 
 
@@ -228,6 +234,8 @@ def _add_evaluate(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None
     )
     more.add_argument("--require", action="append", default=[], metavar="CONDITION",
                       help="end with code 9 unless it holds, such as 'auroc>=0.90'")  # fmt: skip
+    more.add_argument("--films", type=_number_of_films, default=8, metavar="N",
+                      help="worst errors of each kind in the report (default: 8)")  # fmt: skip
     more.add_argument("--medmnist", metavar="NAME",
                       help="also write predictions for the MedMNIST evaluator")  # fmt: skip
     _hardware(parser)
@@ -285,6 +293,47 @@ def _add_compare(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
     group.add_argument("-o", "--out", type=Path, metavar="DIR",
                        help="new folder to write into (default: comparisons/<date>)")  # fmt: skip
     _hardware(parser)
+
+
+def _add_report(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
+    parser = _verb(
+        found, verbs, "report",
+        "Write the model card of a run anew, or fill in a reporting checklist as far as the run "
+        "can answer it; the rest is marked for the author.",
+        "  xray-classifier report runs/latest\n"
+        "  xray-classifier report runs/latest --checklist claim\n"
+        "  xray-classifier report runs/latest/eval/films-20261125-101500 --checklist stard\n",
+    )  # fmt: skip
+    parser.add_argument("run", type=Path, metavar="RUN_OR_EVALUATION",
+                        help="run folder, or the folder of an evaluation")  # fmt: skip
+    parser.add_argument("--checklist", choices=("claim", "tripod", "stard"),
+                        help="CLAIM 2024, TRIPOD+AI or STARD-AI (default: the card)")  # fmt: skip
+    parser.add_argument(
+        "-o", "--out", type=Path, metavar="FILE",
+        help="file to write (default: model_card.md or checklist_NAME.md there)",
+    )  # fmt: skip
+    parser.add_argument("--force", action="store_true", help="replace a FILE that was edited")
+
+
+def _add_plan(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
+    parser = _verb(
+        found, verbs, "plan",
+        "Write down what will be judged, and by which rule, before the test set is opened; "
+        "evaluate says whether the plan was kept. Images are hashed, no answer is computed.",
+        "  xray-classifier plan runs/latest\n"
+        "  xray-classifier plan runs/latest --require 'auroc>=0.90' --note 'primary: AUROC'\n"
+        "  xray-classifier plan runs/latest --data other_hospital -o other_plan.json\n",
+        takes_overrides=True,
+    )  # fmt: skip
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT_OR_RUN")
+    parser.add_argument("--data", type=Path, metavar="PATH",
+                        help="images to judge (default: the run's own)")  # fmt: skip
+    parser.add_argument("--split", metavar="NAME", help="train, val or test (default: test)")
+    parser.add_argument("--require", action="append", default=[], metavar="CONDITION",
+                        help="what the result must meet, such as 'auroc>=0.90'")  # fmt: skip
+    parser.add_argument("--note", metavar="TEXT", help="what else was decided beforehand")
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE",
+                        help="plan to write (default: plan.json in the run)")  # fmt: skip
 
 
 def _add_init(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:

@@ -383,7 +383,7 @@ TRIPOD = Checklist(
                 Item(
                     "12d",
                     "Differences between clusters such as hospitals",
-                    "",
+                    "whether one of these groups is a hospital or a country",
                     "subgroups",
                     otherwise="not computed by cluster: run `evaluate` with subgroups, or say so",
                 ),
@@ -394,7 +394,7 @@ TRIPOD = Checklist(
                 Item(
                     "14",
                     "Fairness: what was done, and why",
-                    "",
+                    "why these groups, and what was done for fairness",
                     "subgroups",
                     otherwise="not computed: run `evaluate` with subgroups, or say so",
                 ),
@@ -455,7 +455,7 @@ TRIPOD = Checklist(
                 Item(
                     "23b",
                     "Performance by cluster",
-                    "",
+                    "whether one of these groups is a hospital or a country",
                     "subgroups",
                     otherwise="not computed by cluster: run `evaluate` with subgroups, or say so",
                 ),
@@ -615,7 +615,7 @@ STARD = Checklist(
                 Item(
                     "23",
                     "Analysis of errors, bias and fairness",
-                    "",
+                    "what the wrong answers and the differences between groups mean",
                     "subgroups",
                     otherwise="not computed: run `evaluate` with subgroups, or say so",
                 ),

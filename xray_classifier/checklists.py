@@ -58,7 +58,10 @@ def _no_reader(facts: Facts) -> Said | None:
 def _no_updating(facts: Facts) -> Said | None:
     if not facts.content or facts.metrics is None:
         return None
-    text = "the model was not updated: weights, calibration and threshold are those stored in it"
+    text = "the model was not updated: weights and calibration are those stored in it"
+    used = facts.measured("threshold")
+    if used is not None and used != facts.said("threshold", "value"):
+        text += "; this evaluation tried another threshold than the stored one"
     return Said(text, "checkpoint: calibration, threshold")
 
 

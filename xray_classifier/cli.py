@@ -216,6 +216,7 @@ def _evaluate(arguments: argparse.Namespace, terminal: Terminal) -> int:
             stress=arguments.stress,
             require=tuple(arguments.require),
             medmnist=arguments.medmnist,
+            films=arguments.films,
         ),
     )
     if arguments.json:
@@ -262,6 +263,39 @@ def _compare(arguments: argparse.Namespace, terminal: Terminal) -> int:
     )
     if arguments.json:
         _print_json(result.content)
+    return 0
+
+
+def _report(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from xray_classifier.reporting import run_report
+
+    result = run_report(
+        arguments.run,
+        terminal,
+        checklist=arguments.checklist,
+        out=arguments.out,
+        force=arguments.force,
+    )
+    if arguments.json:
+        _print_json(asdict(result))
+    return 0
+
+
+def _plan(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from xray_classifier.planning import run_plan
+
+    result = run_plan(
+        arguments.checkpoint,
+        terminal,
+        out=arguments.out,
+        split=arguments.split,
+        data=arguments.data,
+        requirements=arguments.require,
+        note=arguments.note,
+        overrides=arguments.overrides,
+    )
+    if arguments.json:
+        _print_json(asdict(result))
     return 0
 
 
@@ -368,6 +402,8 @@ RECIPES = {
     "evaluate": _evaluate,
     "predict": _predict,
     "compare": _compare,
+    "report": _report,
+    "plan": _plan,
     "check": _check,
     "init": _init,
     "config": _config,

@@ -14,9 +14,9 @@ CHOSEN_ON = {
 
 def in_words(details: Details) -> list[str]:
     """Operating point, refer band, prevalence, patients and baselines, one text each."""
-    words = _operating_words(details)
+    words = operating_words(details)
     if details.refer is not None:
-        words.append(_refer_words(details))
+        words.append(refer_words(details))
     if details.at_prevalence is not None:
         words += _prevalence_words(details.at_prevalence)
     if details.patients is not None:
@@ -31,7 +31,7 @@ def in_words(details: Details) -> list[str]:
     return words
 
 
-def _operating_words(details: Details) -> list[str]:
+def operating_words(details: Details) -> list[str]:
     """How the operating point was chosen, and what it showed where it was."""
     point = details.operating_point
     if point.get("sensitivity") is None or point.get("chosen_on") is None:
@@ -51,7 +51,8 @@ def _operating_words(details: Details) -> list[str]:
     ]
 
 
-def _refer_words(details: Details) -> str:
+def refer_words(details: Details) -> str:
+    """Which probabilities are referred and how that band was chosen; empty without one."""
     band = details.refer
     if band is None:
         return ""

@@ -79,6 +79,7 @@ def sensitivity_at_specificity(
 
     Raises:
         DataError: A score is NaN, a label is not 0 or 1, or the two shapes differ.
+        ValueError: The specificity is not in [0, 1].
     """
     return float(sensitivity_at_specificity_of(_whole(labels, scores), specificity)[0])
 
@@ -106,6 +107,7 @@ def specificity_at_sensitivity(
 
     Raises:
         DataError: A score is NaN, a label is not 0 or 1, or the two shapes differ.
+        ValueError: The sensitivity is not in [0, 1].
     """
     return float(specificity_at_sensitivity_of(_whole(labels, scores), sensitivity)[0])
 

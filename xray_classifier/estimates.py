@@ -16,11 +16,13 @@ from xray_classifier.bootstrap import (
     reflected_interval,
 )
 from xray_classifier.calibration_measures import recalibration
+from xray_classifier.discrimination import SENSITIVITY, SPECIFICITY
 from xray_classifier.intervals import (
     NO_INTERVAL,
     Interval,
     delong_interval,
     extreme_auroc_interval,
+    logit_interval,
     wilson_interval,
 )
 from xray_classifier.metrics import (
@@ -51,6 +53,7 @@ DECISION_METRICS = (*PROPORTIONS, "balanced_accuracy", "net_benefit", "f1", "mcc
 CLASSIFICATION_METRICS = (*SCORE_METRICS, *DECISION_METRICS)
 """In the order of a summary: AUROC, calibration, the rest of ranking, operating point; F1 and MCC
 last."""
+AREAS = ("average_precision", "partial_auroc")
 RECALIBRATION = ("calibration_slope", "calibration_intercept")
 SUMMARY_METRICS = (
     *("auroc", "sensitivity", "specificity", "ppv", "npv", "brier", "under_diagnosis_rate"),
@@ -95,8 +98,13 @@ def classification_metrics(
     independent, and everything gets a bootstrap over patients. Calibration slope and intercept get
     Wald's interval, of images or of patients. No bootstrap can say how far a perfect value is off:
     an AUROC of 0 or 1 gets `extreme_auroc_interval`, a proportion of 0 or 1 Wilson's interval, both
-    with patients counted in place of images, and the rest no interval. The ECE gets the mirrored
-    bootstrap interval, see `reflected_interval`.
+    with patients counted in place of images, and the rest no interval.
+
+    A bootstrap interval is the middle share of the resamples, but for three: areas under a curve
+    get `logit_interval` with the variance of the resamples, which holds the truth more often where
+    patients are few; the ECE gets the mirrored one, see `reflected_interval`; and a point of the
+    ROC curve gets none where so few patients stand behind its side condition that, short of all of
+    them, none can be missed.
 
     Args:
         labels: Truth per image, shape (n_images,); 1 is sick, 0 is healthy.
@@ -306,11 +314,13 @@ def _judge(
 def _estimate(split: Split, name: str, draws: dict[str, FloatArray], level: float) -> Estimate:
     """One metric with the interval of a formula or of the resamples."""
     value, images = metric_of(split, name), _denominator(split, name)
-    resampled = draws.get(name, np.zeros(0))
+    resampled = draws.get(name, np.zeros(0)) if _told_from_all(split, name) else np.zeros(0)
     if name == "auroc":
         method, interval = _auroc_interval(split, value, resampled, level)
     elif name in PROPORTIONS:
         method, interval = _proportion_interval(split, value, images, resampled, level)
+    elif name in AREAS:
+        method, interval = _resampling(split), _area_interval(value, resampled, level)
     elif name == "ece":
         method, interval = _resampling(split), reflected_interval(value, resampled, level)
     else:
@@ -347,6 +357,18 @@ def _denominator(split: Split, name: str) -> BoolArray:
     return among.get(name, np.ones(len(split.sick), dtype=np.bool_))
 
 
+def _told_from_all(split: Split, name: str) -> bool:
+    """Whether a side condition such as "specificity 0.90" allows for a single missed patient."""
+    conditions = {
+        "sensitivity_at_specificity_90": (~split.sick, SPECIFICITY),
+        "specificity_at_sensitivity_95": (split.sick, SENSITIVITY),
+    }
+    if name not in conditions:
+        return True
+    side, share = conditions[name]
+    return len(np.unique(split.clusters[side])) >= round(1 / (1 - share))
+
+
 def _too_few(split: Split, name: str, min_patients: int) -> bool:
     """Whether a subgroup holds too few patients for an interval."""
     parts = [_denominator(split, _OF_ANOTHER.get(name, name))]
@@ -363,7 +385,14 @@ def _auroc_interval(
         return "extreme_auroc", extreme_auroc_interval(value, n_pairs, level)
     if split.one_image_each:
         return "delong", delong_interval(split.labels, split.logits, level)
-    return "patient_bootstrap", percentile_interval(draws, level)
+    return "patient_bootstrap", _area_interval(value, draws, level)
+
+
+def _area_interval(value: float, draws: FloatArray, level: float) -> Interval:
+    """Interval of an area under a curve from the variance of its resamples."""
+    if np.isnan(percentile_interval(draws, level).low):
+        return NO_INTERVAL
+    return logit_interval(value, float(np.nanvar(draws)), level)
 
 
 def _proportion_interval(

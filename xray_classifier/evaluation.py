@@ -8,28 +8,13 @@ from typing import Any
 
 from xray_classifier.classifier import Classifier, load_classifier, run_of
 from xray_classifier.config import DataConfig
-from xray_classifier.config_file import data_section, sets_one_of
-from xray_classifier.data.loading import (
-    WHAT_CHANGES,
-    Radiographs,
-    run_decode,
-    run_loading,
-    run_manifest,
-    with_dicom_patients,
-)
-from xray_classifier.data.splits import SPLITS, split_name
-from xray_classifier.errors import (
-    CheckpointError,
-    ConfigError,
-    DataError,
-    OutputError,
-    UsageError,
-)
+from xray_classifier.errors import DataError, OutputError, UsageError
 from xray_classifier.extras import checked_policies
 from xray_classifier.files import make_folder, printable, write_text
 from xray_classifier.history import History, Monitor
+from xray_classifier.judged_data import chosen_split, judged_config, other_images, own_images
 from xray_classifier.judgement import Judgement, judge
-from xray_classifier.judgement_files import write_judgement
+from xray_classifier.judgement_files import FILMS, write_judgement
 from xray_classifier.judgement_words import in_words
 from xray_classifier.medmnist import check_flag, medmnist_name, medmnist_text
 from xray_classifier.requirements import parse_requirements
@@ -37,16 +22,6 @@ from xray_classifier.run_curves import draw_curves
 from xray_classifier.run_extras import run_extras
 from xray_classifier.run_folder import time_stamp
 from xray_classifier.terminal import Terminal, command
-
-MAY_OVERRIDE = (
-    "data.path",
-    "data.root",
-    "data.labels",
-    "data.columns",
-    "data.patient",
-    "data.cache",
-    "data.workers",
-)
 
 
 @dataclass(frozen=True)
@@ -59,6 +34,7 @@ class Asked:
         stress: Whether to run the stress test.
         require: Conditions such as `auroc>=0.90`.
         medmnist: Name of a MedMNIST set to write predictions for, or None.
+        films: Worst errors of each kind to show as films in the report; 0 shows none.
     """
 
     by: tuple[str, ...] | None = None
@@ -66,6 +42,7 @@ class Asked:
     stress: bool = False
     require: tuple[str, ...] = ()
     medmnist: str | None = None
+    films: int = FILMS
 
 
 NOTHING_MORE = Asked()
@@ -127,12 +104,10 @@ def run_evaluation(
     policies = checked_policies(asked.what_if)
     flag = None if asked.medmnist is None else check_flag(asked.medmnist)
     classifier = load_classifier(path, device, threshold, prevalence)
-    config = _data_config(classifier, data, overrides)
-    if data is None:
-        radiographs = _own_data(classifier, config, terminal)
-    else:
-        radiographs = _other_data(classifier, config, terminal)
-    chosen = _choose_split(radiographs, split, whole=data is not None)
+    config = judged_config(classifier, data, overrides)
+    gather = own_images if data is None else other_images
+    radiographs = gather(classifier, config, terminal)
+    chosen = chosen_split(radiographs, split, whole=data is not None)
     if split is None:
         terminal.say(f"evaluating {'all images' if chosen == 'all' else f'the {chosen} split'}")
     folder = out or _default_folder(classifier, config)
@@ -148,7 +123,9 @@ def run_evaluation(
     )  # fmt: skip
     judgement = replace(judgement, extras=extras)
     curves = _run_curves(classifier, with_test=chosen == "test" and data is None)
-    written = write_judgement(folder, judgement, classifier, radiographs, curves=curves)
+    written = write_judgement(
+        folder, judgement, classifier, radiographs, curves=curves, films=asked.films
+    )
     if flag is not None:
         written.append(_write_medmnist(folder, flag, judgement, classifier))
     terminal.say("\n".join(in_words(judgement)))
@@ -181,87 +158,6 @@ def _write_medmnist(folder: Path, flag: str, judgement: Judgement, classifier: C
     path = folder / medmnist_name(flag, judgement.split, labels, p_sick, name)
     write_text(path, medmnist_text(p_sick))
     return path
-
-
-def _data_config(classifier: Classifier, data: Path | None, overrides: Sequence[str]) -> DataConfig:
-    """The data section of the checkpoint, pointed at other images where asked."""
-    for override in overrides:
-        key = override.split("=", 1)[0]
-        if not sets_one_of(override, MAY_OVERRIDE):
-            raise UsageError(
-                f"{key} cannot be set when evaluating: it travels with the checkpoint; "
-                f"these can: {', '.join(MAY_OVERRIDE)}"
-            )
-        if key == "data.path" and data is not None:
-            raise UsageError("data.path and --data both name the images; give one of them")
-    stored = dict(classifier.content["data"])
-    try:
-        data_section(stored)
-    except ConfigError as error:
-        raise CheckpointError(
-            f"{printable(classifier.path)} does not say how its images were prepared"
-        ) from error
-    if data is not None:
-        # relative paths on the command line count from the working directory
-        stored |= {"source": "auto", "path": str(data.absolute()), "root": None, "limit": None}
-    stored |= {"unreadable": "exclude"}
-    if stored.get("cache") is not None and not Path(stored["cache"]).is_dir():
-        stored["cache"] = None  # another machine
-    return data_section(stored, overrides)
-
-
-def _own_data(classifier: Classifier, config: DataConfig, terminal: Terminal) -> Radiographs:
-    task = classifier.task
-    radiographs = run_loading(config, task, terminal)  # type: ignore[arg-type]
-    for warning in radiographs.warnings:
-        terminal.say(f"note: {warning}")
-    if radiographs.fingerprint() != classifier.content.get("fingerprint"):
-        raise DataError(
-            f"the data at {printable(config.path or 'the run')} changed since this model was "
-            f"trained ({WHAT_CHANGES}), so its held-out images cannot be told from its training "
-            "images; restore the data, or name images the model has not seen with --data"
-        )
-    return radiographs
-
-
-def _other_data(classifier: Classifier, config: DataConfig, terminal: Terminal) -> Radiographs:
-    manifest = run_manifest(config, classifier.task)  # type: ignore[arg-type]
-    cached = run_decode(config, manifest, terminal)
-    manifest = with_dicom_patients(manifest, cached.signatures, config.patient)
-    for note in manifest.notes:
-        terminal.say(f"note: {note}")
-    return Radiographs(
-        manifest=manifest,
-        images=cached.images,
-        reasons=cached.reasons,
-        digests=cached.digests,
-        signatures=cached.signatures,
-        warnings=(),
-        audit=None,
-    )
-
-
-def _choose_split(radiographs: Radiographs, asked: str | None, whole: bool) -> str:
-    """The split to judge.
-
-    Args:
-        radiographs: With the splits that the data bring or the run carved.
-        asked: `--split`, or None.
-        whole: True where images without any split are taken as one.
-    """
-    found = [name for name in SPLITS if name in set(radiographs.manifest.splits)]
-    if asked is not None:
-        name = split_name(asked) or asked
-        if name not in found and not (name == "all" and whole):
-            listed = ", ".join(found) or "no splits; leave --split out to take all images"
-            raise UsageError(f"--split {asked}: these data have {listed}")
-        return name
-    for name in ("test", "val"):
-        if name in found:
-            return name
-    if whole:
-        return "all"
-    raise DataError("this run kept no validation or test images; name others with --data")
 
 
 def _default_folder(classifier: Classifier, config: DataConfig) -> Path:

@@ -72,16 +72,19 @@ class PlanCheck:
     Attributes:
         sha256: Digest of the plan.
         deviations: What was done otherwise, in words; empty where the plan was kept.
+        covers: Whether it is about these images at all.
     """
 
     sha256: str
     deviations: tuple[str, ...]
+    covers: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for metrics.json."""
         return {
             "sha256": self.sha256,
-            "kept": not self.deviations,
+            "covers": self.covers,
+            "kept": self.covers and not self.deviations,
             "deviations": list(self.deviations),
         }
 
@@ -123,6 +126,11 @@ class Extras:
         words = [_what_if_words(one) for one in self.what_if]
         if self.stress is not None:
             words += self.stress.in_words()
+        return words + self.contract_words()
+
+    def contract_words(self) -> list[str]:
+        """How often these images were looked at, and whether the plan was kept."""
+        words: list[str] = []
         if self.test_set is not None:
             looks = self.test_set.looks
             words.append(NOT_RECORDED if looks is None else _looks_words(looks))
@@ -193,6 +201,8 @@ def _looks_words(looks: Looks) -> str:
 
 
 def _plan_words(plan: PlanCheck) -> list[str]:
+    if not plan.covers:
+        return ["a plan was written for other images; this judgement is not covered by it"]
     if not plan.deviations:
         return ["the plan that was written before these images were opened was kept"]
     return [f"the plan was NOT kept: {deviation}" for deviation in plan.deviations]

@@ -73,7 +73,7 @@ def use_of(facts: Facts, *keys: str) -> Said | None:
     if not texts:
         return None
     words = "; ".join(f"{USE_NAMES[key]}: {text}" for key, text in texts.items())
-    return Said(words, f"config: intended_use.{{{', '.join(texts)}}}")
+    return Said(words, "config: " + ", ".join(f"intended_use.{key}" for key in texts))
 
 
 def purpose(facts: Facts) -> Said | None:
@@ -341,7 +341,7 @@ def data_source(facts: Facts) -> Said | None:
         )
     name = PurePath(str(data.get("path"))).name
     count = "" if facts.listing is None else f", {len(facts.listing.splits):,} images"
-    text = f"{name!r} (read as {data.get('source')}){count}"
+    text = f"{name!r}{count}"
     return Said(text, "checkpoint: data.path; data/manifest.csv")
 
 

@@ -78,6 +78,29 @@ def wald_interval(value: float, variance: float, level: float = 0.95) -> Interva
     return Interval(value - reach, value + reach)
 
 
+def logit_interval(share: float, variance: float, level: float = 0.95) -> Interval:
+    """An area or a share give or take its standard errors, reckoned in logits.
+
+    The logit scale keeps both ends inside (0, 1) and follows the skew near 1.
+
+    Args:
+        share: The estimate, a fraction.
+        variance: Of the estimate.
+        level: Confidence, in (0, 1).
+
+    Returns:
+        None where the share is not inside (0, 1) or the variance is not above 0.
+
+    Source:
+        Pepe 2003, The Statistical Evaluation of Medical Tests, section 5.2.5.
+    """
+    if not 0 < share < 1:
+        return NO_INTERVAL
+    centre = math.log(share / (1 - share))
+    low, high = wald_interval(centre, variance / (share * (1 - share)) ** 2, level)
+    return NO_INTERVAL if math.isnan(low) else Interval(expit(low), expit(high))
+
+
 class Delong(NamedTuple):
     """AUROC of several scores on the same images, and how these vary together."""
 
@@ -120,10 +143,9 @@ def delong_covariance(labels: Labels, scores: NDArray[np.floating[Any]]) -> Delo
 def delong_interval(
     labels: Labels, logits: NDArray[np.floating[Any]], level: float = 0.95
 ) -> Interval:
-    """Interval of the AUROC from DeLong's variance, on the logit scale of the AUROC.
+    """Interval of the AUROC from DeLong's variance, by `logit_interval`.
 
-    The logit scale keeps both ends inside (0, 1) and follows the skew near 1. Images must be
-    independent: one per patient.
+    Images must be independent: one per patient.
 
     Args:
         labels: Truth per image, shape (n_images,); 1 is sick, 0 is healthy.
@@ -139,18 +161,14 @@ def delong_interval(
         DataError: A score is NaN, a label is not 0 or 1, or the two shapes differ.
 
     Source:
-        Pepe 2003, The Statistical Evaluation of Medical Tests, section 5.2.5.
+        DeLong et al. 1988, doi:10.2307/2531595.
     """
     aurocs, covariance = delong_covariance(labels, np.asarray(logits)[np.newaxis])
     area, variance = float(aurocs[0]), float(covariance[0, 0])
     if area in (0.0, 1.0):
         n_sick = int(np.sum(labels))
         return extreme_auroc_interval(area, min(n_sick, len(labels) - n_sick), level)
-    if not variance > 0:
-        return NO_INTERVAL
-    reach = normal_quantile(level) * math.sqrt(variance) / (area * (1 - area))
-    centre = math.log(area / (1 - area))
-    return Interval(expit(centre - reach), expit(centre + reach))
+    return logit_interval(area, variance, level)
 
 
 def extreme_auroc_interval(area: float, n_pairs: int, level: float = 0.95) -> Interval:

@@ -36,6 +36,32 @@ def in_words(j: Judgement) -> list[str]:
     return words + [f"warning: {warning}" for warning in j.warnings]
 
 
+def verdict_words(j: Judgement) -> list[str]:
+    """What leads a report page: the answer in one sentence, then what it stands on."""
+    words = _regression_words(j) if j.task == "regress" else _verdict(j)
+    if j.used_for is not None:
+        words.append(f"Mind: {TOO_GOOD[j.used_for]}.")
+    return [*words, *(f"{text[0].upper()}{text[1:]}." for text in _familiar_words(j))]
+
+
+def _verdict(j: Judgement) -> list[str]:
+    e, c = j.estimates, j.counts
+    n_healthy, n_sick = c.tn + c.fp, c.tp + c.fn
+    chosen = policy_in_words(j.policy, CHOSEN_ON.get(j.chosen_on or "val", "validation"))
+    where = images_judged(j)
+    words = [
+        f"On {where} the model finds {percent(e['sensitivity'])} of the sick and clears "
+        f"{percent(e['specificity'])} of the healthy, at threshold {j.threshold:.3g}, {chosen}.",
+        f"{len(j.rows):,} images, {n_healthy:,} healthy and {n_sick:,} sick: {c.fn:,} sick images "
+        f"missed, {c.fp:,} false alarms. AUROC {with_interval(e['auroc'])}: the chance that a "
+        "random sick image scores above a random healthy one.",
+    ]
+    if j.details is not None and j.details.baselines is not None:
+        said = j.details.baselines.in_words()
+        words.append(f"{said[0].upper()}{said[1:]}.")
+    return words
+
+
 def _classification_words(j: Judgement) -> list[str]:
     e, c = j.estimates, j.counts
     chosen = policy_in_words(j.policy, CHOSEN_ON.get(j.chosen_on or "val", "validation"))
@@ -51,11 +77,11 @@ def _classification_words(j: Judgement) -> list[str]:
         f"{c.fp:,} false alarms among {n_healthy:,} healthy",
     ]
     if j.coverage is not None and not j.coverage.complete:
-        words.append(_coverage_words(j.coverage))
+        words.append(coverage_words(j.coverage))
     return words + ([] if j.details is None else details_in_words(j.details))
 
 
-def _coverage_words(covered: Coverage) -> str:
+def coverage_words(covered: Coverage) -> str:
     """What became of those without an answer, and what is left were all of them wrong."""
     parts = []
     if covered.n_referred:

@@ -23,12 +23,17 @@ def plain(text: object) -> str:
     Source:
         CommonMark 0.31, section 2.4: a backslash before ASCII punctuation makes it literal.
     """
+    return _START.sub(r"\1\\", inline(text))
+
+
+def inline(text: object) -> str:
+    """As `plain`, for text that never stands at the start of a line, as in a table."""
     line = printable(" ".join(str(text).split()))
     line = _SPECIAL.sub(r"\\\1", line)
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for link, shown in _LINKS:
         line = re.sub(link, shown, line, flags=re.IGNORECASE)
-    return _START.sub(r"\1\\", line)
+    return line
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from xray_classifier.config import Config
 from xray_classifier.config_file import LoadedConfig, load_config, sets_one_of
 from xray_classifier.data.loading import WHAT_CHANGES, Radiographs
 from xray_classifier.errors import CheckpointError, DataError, UsageError
-from xray_classifier.files import printable
+from xray_classifier.files import printable, read_json
 from xray_classifier.resume import MAY_CHANGE
 
 MEMBERS = "members"
@@ -135,15 +134,6 @@ def _has_state(run: Path) -> bool:
 def is_finished(run: Path) -> bool:
     """Whether a run came to its end."""
     return read_json(run / "summary.json").get("status") == "finished"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is none that can be read."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def member_checkpoint(run: Path) -> Checkpoint:

@@ -13,7 +13,7 @@ from xray_classifier import fact_words as made
 from xray_classifier import result_words as found
 from xray_classifier.checklists import attachments
 from xray_classifier.fact_words import USE_NAMES, Said, use_texts
-from xray_classifier.markdown import plain, sealed, table
+from xray_classifier.markdown import inline, plain, sealed, table
 from xray_classifier.report.metric_words import method_words, metric_words
 from xray_classifier.run_facts import Facts, value_at
 
@@ -32,6 +32,11 @@ EXTRA = {
 }
 """Optional parts of metrics.json with their headings, in order."""
 MOST_ROWS = 60
+FEW = 4
+"""A list of up to this many numbers is shown, a longer one is a curve."""
+
+
+CARD_NAME = "model_card.md"
 
 
 def model_card(facts: Facts) -> str:
@@ -173,6 +178,10 @@ def _analyses(facts: Facts) -> list[str]:
         ]
     for key, heading in EXTRA.items():
         value = facts.measured(key)
+        if not value:
+            computed = key in (facts.metrics or {})
+            lines += [f"{heading}: {'none' if computed else NOT_COMPUTED}.", ""]
+            continue
         if isinstance(value, Mapping):  # a stress test's cells are a table of their own
             value = {name: item for name, item in value.items() if name != "cells"}
         lines += _extra(heading, value)
@@ -197,12 +206,10 @@ def _metric_row(name: str, estimate: Any) -> tuple[str, ...]:
 
 
 def _extra(heading: str, value: Any) -> list[str]:
-    """An optional part of metrics.json: a table of what it holds, or that it was not computed."""
-    if value in (None, {}, []):
-        return [f"{heading}: {NOT_COMPUTED}.", ""]
+    """An optional part of metrics.json as a table of what it holds."""
     if heading == EXTRA["subgroups"]:
         return [f"### {heading}", "", _subgroup_table(value)]
-    rows = [(plain(name), plain(text)) for name, text in flat(value)]
+    rows = [(inline(name), inline(text)) for name, text in flat(value)]
     shown = table(("", ""), rows[:MOST_ROWS])
     more = [f"... and {len(rows) - MOST_ROWS} more in metrics.json", ""]
     return [f"### {heading}", "", shown, *(more if len(rows) > MOST_ROWS else [])]
@@ -246,13 +253,15 @@ def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
         if not value:
             return [(name, "none")]
         if all(isinstance(item, (int, float)) for item in value):
+            if len(value) <= FEW:
+                return [(name, ", ".join(f"{item:.4g}" for item in value))]
             return [(name, f"{len(value)} numbers, in metrics.json")]
         return [pair for item in value for pair in flat(item, _label(name, item))]
     if isinstance(value, float):
         return [(name, f"{value:.4g}")]
     if isinstance(value, bool):
         return [(name, "yes" if value else "no")]
-    return [(name, "undefined" if value is None else str(value))]
+    return [(name, "none" if value is None else str(value))]
 
 
 def _label(name: str, item: Any) -> str:

@@ -35,7 +35,7 @@ from xray_classifier.errors import (
 )
 from xray_classifier.estimates import classification_metrics, regression_metrics
 from xray_classifier.familiarity import own_familiarity
-from xray_classifier.files import make_folder, printable, write_json, write_text
+from xray_classifier.files import make_folder, printable, read_json, write_json, write_text
 from xray_classifier.judgement import Judgement, judge
 from xray_classifier.judgement_files import write_judgement
 from xray_classifier.judgement_words import in_words
@@ -50,7 +50,6 @@ from xray_classifier.members import (
     member_radiographs,
     members_of,
     metrics_of,
-    read_json,
     spread_in_words,
     spread_of,
 )

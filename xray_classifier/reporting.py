@@ -8,11 +8,9 @@ from xray_classifier.checklists import checklist_counts, fill, render_checklist
 from xray_classifier.errors import OutputError, UsageError
 from xray_classifier.files import printable, write_text
 from xray_classifier.markdown import is_untouched
-from xray_classifier.model_card import TO_FILL_IN, model_card
+from xray_classifier.model_card import CARD_NAME, TO_FILL_IN, model_card
 from xray_classifier.run_facts import Facts, read_facts
 from xray_classifier.terminal import Terminal
-
-CARD_NAME = "model_card.md"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from xray_classifier.run_facts import Facts, value_at
 from xray_classifier.table_one import flow_counts, table_one
 
 LEADING = ("auroc", "sensitivity", "specificity", "ppv", "npv", "brier", "mae", "r2")
+NEUTRAL = ("patients: from ",)
+"""How notes of a run begin that limit nothing."""
 TOO_GOOD = {
     "train": "the model was trained on these very images",
     "val": "the best epoch was chosen on these very images",
@@ -265,9 +267,15 @@ def prevalences(facts: Facts) -> Said | None:
 
 def subgroups(facts: Facts) -> Said | None:
     """Whether metrics were computed by group."""
-    if not facts.measured("subgroups"):
+    groups = facts.measured("subgroups")
+    if not isinstance(groups, (list, tuple)) or not groups:
         return None
-    text = "metrics by group, with intervals, are listed in the model card and in report.html"
+    names = ", ".join(dict.fromkeys(str(value_at(group, "column")) for group in groups))
+    few = sum(bool(value_at(group, "warning")) for group in groups)
+    text = (
+        f"metrics by {names}, with intervals, in the model card and in report.html; "
+        f"{few} of {len(groups)} groups carry a warning such as too few images"
+    )
     return Said(text, f"{facts.metrics_name}: subgroups")
 
 
@@ -350,8 +358,9 @@ def warnings_of(facts: Facts) -> list[str]:
         found.append("patients are not known: intervals may be too narrow")
     if facts.metrics is None and facts.content:
         found.append("no evaluation is at hand")
-    notes = value_at(facts.audit, "notes") or []
-    return [*found, *(str(note) for note in notes)]
+    notes = [str(note) for note in value_at(facts.audit, "notes") or []]
+    told = tuple(note for note in notes if note.startswith(NEUTRAL))
+    return found + [n for n in notes if n not in told and not any(w.startswith(n) for w in found)]
 
 
 def limitations(facts: Facts) -> Said | None:
@@ -367,9 +376,9 @@ def looks(facts: Facts) -> Said | None:
     n = facts.measured("test_set", "looks")
     if n is None:
         return None
-    models = facts.measured("test_set", "models") or facts.measured("test_set", "distinct_models")
-    with_models = "" if models is None else f" with {models} models"
-    text = f"these images were looked at {n} times{with_models}, over all runs of this user"
+    models = facts.measured("test_set", "models")
+    times = "once" if n == 1 else f"{n} times"
+    text = f"these images were looked at {times}, models: {models}, over all runs of this user"
     return Said(text, f"{facts.metrics_name}: test_set")
 
 
@@ -378,12 +387,16 @@ def plan(facts: Facts) -> Said | None:
     kept = facts.measured("plan", "kept")
     if kept is not None:
         digest = facts.measured("plan", "sha256")
+        if facts.measured("plan", "covers") is False:
+            text = f"analysis plan {digest} is about other images than these"
+            return Said(text, f"{facts.metrics_name}: plan")
         deviations = "; ".join(map(str, facts.measured("plan", "deviations") or []))
         words = "kept" if kept else f"not kept: {deviations or 'see report.html'}"
         return Said(f"analysis plan {digest}: {words}", f"{facts.metrics_name}: plan")
     if facts.plan is not None:
         written = f"written {facts.plan.get('created')}, SHA-256 {facts.plan.get('sha256')}"
-        return Said(f"analysis plan {written}", "plan.json")
+        kept_words = "whether it was kept, this evaluation does not say"
+        return Said(f"analysis plan {written}; {kept_words}", "plan.json")
     return None
 
 

@@ -93,7 +93,8 @@ def read_facts(path: Path, model: Path | None = None) -> Facts:
     Args:
         path: A run folder, or a folder that holds metrics.json. Of a run, the newest evaluation of
             its test images is taken, else its newest evaluation, else its own metrics.json.
-        model: The checkpoint that was judged; None: that of the run around `path`.
+        model: The checkpoint that was judged; where `path` lies in no run, the run of the
+            checkpoint is read. None: the checkpoint of the run around `path`.
 
     Raises:
         UsageError: It is neither.
@@ -104,7 +105,7 @@ def read_facts(path: Path, model: Path | None = None) -> Facts:
     if not path.is_dir():
         what = "is no folder" if path.exists() else "does not exist"
         raise UsageError(f"{printable(path)} {what}; name a run or the folder of an evaluation")
-    run = run_around(path)
+    run = run_around(path) or (None if model is None else run_around(model.absolute()))
     folder = evaluation_of(path)
     if run is None and folder is None:
         raise UsageError(

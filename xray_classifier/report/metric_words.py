@@ -52,6 +52,9 @@ _METRICS = {
         "Calibration intercept", "0 is best; above 0 the risk is larger than predicted"
     ),
     "sensitivity": MetricWords("Sensitivity", "share of the sick that are called sick"),
+    "under_diagnosis_rate": MetricWords(
+        "Under-diagnosis", "share of the sick that are called healthy"
+    ),
     "specificity": MetricWords("Specificity", "share of the healthy that are called healthy"),
     "ppv": MetricWords("PPV", "share of those called sick who are; moves with the prevalence"),
     "npv": MetricWords("NPV", "share of those called healthy who are; moves with the prevalence"),
@@ -72,6 +75,10 @@ _METHODS = {
     "extreme_auroc": "exact, for an AUROC of 0 or 1",
     "wilson": "Wilson",
     "wilson_patients": "Wilson, counting patients",
+    "wilson_clustered": "Wilson, widened for repeated patients",
+    "wald": "Wald",
+    "wald_patients": "Wald, robust to repeated patients",
+    "mercaldo": "Mercaldo",
     "bootstrap": "bootstrap over images",
     "patient_bootstrap": "bootstrap over patients",
 }
