@@ -64,7 +64,7 @@ def refer_words(details: Details) -> str:
             "referred"
         )
     return (
-        f"p_sick from {band.low:.3g} to {band.high:.3g} is referred: chosen on {where} for at "
+        f"a p_sick from {band.low:.3g} to {band.high:.3g} is referred: chosen on {where} for at "
         f"most {band.target_error:.1%} errors, where it referred {band.share_referred:.0%}"
     )
 

@@ -13,16 +13,15 @@ from xray_classifier.report.error_gallery import ErrorFilm, ErrorGroup
 from xray_classifier.report.overlay import overlay_png
 
 MAPS = (
-    "Colour shows by how much the logit changes where a square of the film is covered (Zeiler & "
-    "Fergus 2014): red speaks for sick, blue against. It shows what the answer rests on, not where "
-    "a disease is."
+    "The maps show by how much the logit changes where a square of the film is covered (Zeiler & "
+    "Fergus 2014): what the answer rests on, not where a disease is."
 )
 
 
 def error_groups(
     judgement: Judgement, classifier: Classifier, radiographs: Radiographs, most: int
 ) -> tuple[ErrorGroup, ...]:
-    """Missed sick images and false alarms, those furthest from the threshold first.
+    """Missed sick images and false alarms at the threshold, those furthest from it first.
 
     Args:
         judgement: Of a classifier.
@@ -33,10 +32,9 @@ def error_groups(
     if not most:
         return ()
     p, sick = judgement.scores.p_sick, judgement.targets == 1
-    decided = ~judgement.scores.referred
     called = judgement.scores.sick
-    missed = np.flatnonzero(sick & ~called & decided)
-    alarms = np.flatnonzero(~sick & called & decided)
+    missed = np.flatnonzero(sick & ~called)
+    alarms = np.flatnonzero(~sick & called)
     missed = missed[np.argsort(p[missed], kind="stable")]
     alarms = alarms[np.argsort(-p[alarms], kind="stable")]
     kinds = (("Sick, called healthy", missed), ("Healthy, called sick", alarms))
@@ -45,7 +43,7 @@ def error_groups(
             title,
             _films(judgement, classifier, radiographs, places[:most]),
             max(len(places) - most, 0),
-            MAPS,
+            MAPS if title == kinds[0][0] else "",
         )
         for title, places in kinds
         if len(places)
@@ -85,7 +83,9 @@ def _alt(judgement: Judgement, place: int) -> str:
 
 
 def _note(judgement: Judgement, place: int) -> str:
-    """Whether the model knows the film from its training."""
+    """Whether the film is referred, and whether the model knows it from its training."""
     known = {"yes": "in the training data", "possible": "may be in the training data"}
     seen = judgement.familiar
-    return "" if seen is None else known.get(seen.images[place], "")
+    notes = ["referred to a person"] if judgement.scores.referred[place] else []
+    notes.append("" if seen is None else known.get(seen.images[place], ""))
+    return ", ".join(filter(None, notes))

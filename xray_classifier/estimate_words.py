@@ -15,9 +15,12 @@ def with_interval(estimate: Estimate) -> str:
 
 
 def percent(estimate: Estimate) -> str:
-    """A share and its interval, as `94% (90-97)`."""
+    """A share and its interval, as `94% (90-97)`; near 0 and 1 with a decimal more."""
     if math.isnan(estimate.value):
         return "undefined"
+    ends = (estimate.value, estimate.ci_low, estimate.ci_high)
+    digits = int(any(0 < x < 0.015 or 0.985 < x < 1 for x in ends))
+    value = f"{estimate.value:.{digits}%}"
     if math.isnan(estimate.ci_low):
-        return f"{estimate.value:.0%}"
-    return f"{estimate.value:.0%} ({100 * estimate.ci_low:.0f}-{100 * estimate.ci_high:.0f})"
+        return value
+    return f"{value} ({100 * estimate.ci_low:.{digits}f}-{100 * estimate.ci_high:.{digits}f})"

@@ -186,7 +186,7 @@ def _what_if_words(one: WhatIf) -> str:
     """One line of another threshold."""
     c = one.counts
     shares = f"{c.sensitivity:.0%} sensitivity, {c.specificity:.0%} specificity"
-    wrong = f"{c.fn:,} missed, {c.fp:,} false alarms"
+    wrong = f"{c.fn:,} missed, {c.fp:,} false alarm{'s' * (c.fp != 1)}"
     return f"exploratory, {one.policy}: threshold {one.threshold:.3g}, {shares} ({wrong})"
 
 

@@ -71,12 +71,7 @@ def report_content(
         verdict=tuple(verdict_words(judgement)),
         metrics=metrics,
         figures=tuple(pictures),
-        tables=(
-            ReportTable("Images this model was trained with", ("split", *SPLIT_KEYS),
-                        _split_rows(content)),
-            ReportTable("Model", ("key", "value"), _pairs(_described(content["architecture"]))),
-            ReportTable("Image preparation", ("key", "value"), _pairs(content["image"])),
-        ),
+        tables=_tables(content, own=radiographs.audit is not None),
         details=_details(classifier),
         warnings=judgement.warnings,
         threshold_tool=_tool(judgement, classifier) if classify else None,
@@ -86,7 +81,19 @@ def report_content(
         flow=_flow(judgement, radiographs),
         table_one=ReportTable("Images, patients and covariates by split", header, rows),
         limits=limits,
-    )  # fmt: skip
+    )
+
+
+def _tables(content: Mapping[str, Any], own: bool) -> tuple[ReportTable, ...]:
+    """Model and preparation; for images from elsewhere also what the model was trained with."""
+    trained = ReportTable(
+        "Images this model was trained with", ("split", *SPLIT_KEYS), _split_rows(content)
+    )
+    return (
+        *(() if own else (trained,)),
+        ReportTable("Model", ("key", "value"), _pairs(_described(content["architecture"]))),
+        ReportTable("Image preparation", ("key", "value"), _pairs(content["image"])),
+    )
 
 
 def _tool(j: Judgement, classifier: Classifier) -> ThresholdTool | None:
@@ -211,7 +218,7 @@ def _described(architecture: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _model_name(classifier: Classifier) -> str:
-    return classifier.path.absolute().parent.parent.name
+    return classifier.path.resolve().parent.parent.name
 
 
 def _pairs(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

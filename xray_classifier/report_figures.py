@@ -33,12 +33,12 @@ def judgement_figures(judgement: Judgement, curves: bytes | None) -> dict[str, R
         pictures["scatter.png"] = _scatter_figure(judgement)
         return pictures
     return pictures | {
+        "scores.png": _score_figure(judgement),
         "roc.png": _roc_figure(judgement),
         "precision_recall.png": _precision_recall_figure(judgement),
         "reliability.png": _reliability_figure(judgement),
         "confusion.png": _confusion_figure(judgement),
         "decision.png": _decision_figure(judgement),
-        "scores.png": _score_figure(judgement),
         "risk_coverage.png": _coverage_figure(judgement),
     }
 

@@ -1,11 +1,11 @@
 """The parts of a report page below its figures: each a heading with words and tables."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from xray_classifier.classifier import Classifier
 from xray_classifier.data.loading import Radiographs
-from xray_classifier.data.probes import ProbeResult
+from xray_classifier.data.probes import SUBJECTS, ProbeResult
 from xray_classifier.details import LABEL_SHIFT, Details
 from xray_classifier.details_words import operating_words, refer_words
 from xray_classifier.estimate_words import percent, with_interval
@@ -19,7 +19,7 @@ from xray_classifier.patient_level import AGGREGATIONS
 from xray_classifier.report.metric_words import metric_words
 from xray_classifier.report.page import ReportSection, ReportTable
 from xray_classifier.report_figures import moved_decision_picture
-from xray_classifier.stress_test import stress_picture, stress_table
+from xray_classifier.stress_test import strength_table, stress_picture, stress_table
 
 INTENDED = {
     "purpose": "purpose",
@@ -52,8 +52,17 @@ def report_sections(
     return (*found, _intended_section(classifier))
 
 
+def _sentences(texts: Iterable[str]) -> tuple[str, ...]:
+    """Texts with a capital and a full stop."""
+    return tuple(
+        f"{text[0].upper()}{text[1:]}{'' if text.endswith('.') else '.'}" for text in texts
+    )
+
+
 def _of_details(j: Judgement, details: Details) -> Iterator[ReportSection]:
     yield _operating_section(j, details)
+    if j.extras.what_if:
+        yield _what_if_section(j.extras)
     yield _calibration_section(details)
     if details.baselines is not None:
         yield _baseline_section(j, details)
@@ -91,17 +100,12 @@ def _operating_section(j: Judgement, details: Details) -> ReportSection:
             f"The threshold is {j.threshold:.3g}; with other patients to choose it on it would lie "
             f"between {low:.3g} and {high:.3g} (95 % of resamples)."
         )
-    tables = [ReportTable("The operating point", ("images", *names), tuple(rows))]
-    if j.extras.what_if:
-        paragraphs.append(
-            "Other thresholds below are exploratory: each was solved on validation, but a reader "
-            "who picks the one that looks best here is flattered by it."
-        )
-        tables.append(_what_if_table(j.extras))
-    return ReportSection("Operating point", tuple(paragraphs), tuple(tables))
+    table = ReportTable("The operating point", ("images", *names), tuple(rows))
+    return ReportSection("Operating point", _sentences(paragraphs), (table,))
 
 
-def _what_if_table(extras: Extras) -> ReportTable:
+def _what_if_section(extras: Extras) -> ReportSection:
+    """Other thresholds on this split."""
     rows = tuple(
         (
             one.policy,
@@ -113,7 +117,11 @@ def _what_if_table(extras: Extras) -> ReportTable:
         for one in extras.what_if
     )
     header = ("policy", "threshold", "sensitivity", "specificity", "missed", "false alarms")
-    return ReportTable("What if (exploratory)", header, rows)
+    words = (
+        "Exploratory: each threshold was solved on validation, but a reader who picks the one that "
+        "looks best here is flattered by it."
+    )
+    return ReportSection("What if", (words,), (ReportTable("Other thresholds", header, rows),))
 
 
 def _calibration_section(details: Details) -> ReportSection:
@@ -150,10 +158,9 @@ def _baseline_section(j: Judgement, details: Details) -> ReportSection:
         ("logistic regression on 8 x 8 pixels", with_interval(found.thumbnail), "-"),
         ("the share of sick in training, for all", "0.500", f"{found.guess_brier:.3f}"),
     )
-    said = found.in_words()
     return ReportSection(
         "Baselines",
-        (f"{said[0].upper()}{said[1:]}.",),
+        _sentences([found.in_words()]),
         (ReportTable("The same images", ("model", "AUROC", "Brier score"), rows),),
     )
 
@@ -175,12 +182,10 @@ def _coverage_section(j: Judgement, details: Details) -> ReportSection:
         )
     )
     words = [] if details.refer is None else [refer_words(details)]
-    words.append(
-        "Every image has an answer." if covered.complete else f"{coverage_words(covered)}."
-    )
+    words.append("every image has an answer" if covered.complete else coverage_words(covered))
     return ReportSection(
         "Nobody vanishes",
-        tuple(f"{text[0].upper()}{text[1:]}" for text in words),
+        _sentences(words),
         (
             ReportTable("What became of the images", ("images", "n"), tuple(rows)),
             ReportTable("Worst case", ("over", "sensitivity", "specificity"), shares),
@@ -218,21 +223,22 @@ def _cell(name: str, metrics: Mapping[str, Estimate]) -> str:
 
 def _of_extras(j: Judgement, extras: Extras) -> Iterator[ReportSection]:
     if extras.stress is not None:
-        words = tuple(f"{text[0].upper()}{text[1:]}." for text in extras.stress.in_words())
+        numbers = stress_table(extras.stress)
+        picture = stress_picture(extras.stress, j.split)
         yield ReportSection(
             "Stress test",
-            (*words, *extras.stress.notes),
-            (stress_table(extras.stress),),
-            (stress_picture(extras.stress, j.split),),
+            _sentences([*extras.stress.in_words(), *extras.stress.notes]),
+            (strength_table(extras.stress),),
+            (picture._replace(header=numbers.header, rows=numbers.rows),),
         )
-    paragraphs = [f"{text[0].upper()}{text[1:]}." for text in extras.contract_words()]
+    paragraphs = _sentences(extras.contract_words())
     if extras.requirements:
         unmet = {text.split(":")[0] for text in extras.unmet}
         states = ((text, "not met" if text in unmet else "met") for text in extras.requirements)
         table = (ReportTable("Requirements", ("condition", "result"), tuple(states)),)
-        yield ReportSection("This set of images", tuple(paragraphs), table)
+        yield ReportSection("This set of images", paragraphs, table)
     elif paragraphs:
-        yield ReportSection("This set of images", tuple(paragraphs))
+        yield ReportSection("This set of images", paragraphs)
 
 
 def _audit_section(radiographs: Radiographs) -> Iterator[ReportSection]:
@@ -240,15 +246,23 @@ def _audit_section(radiographs: Radiographs) -> Iterator[ReportSection]:
     if radiographs.audit is None:
         return
     words = tuple(printable(text) for text in radiographs.warnings) or (
-        "No patient and no copy of a film stands in two splits.",
+        "no patient and no copy of a film stands in two splits",
     )
     rows = tuple(
-        (printable(probe.name), probe.kind, _number(probe.auroc), _range(probe))
+        (
+            printable(SUBJECTS.get(probe.name, probe.name)),
+            probe.kind,
+            _number(probe.auroc),
+            _range(probe),
+        )
         for probe in radiographs.audit.shortcuts
+        if probe.auroc is not None
     )
     header = ("from", "kind", "AUROC", "95 % interval")
     title = "What else predicts the label (all splits, patients kept apart)"
-    yield ReportSection("Data audit", words, (ReportTable(title, header, rows),) if rows else ())
+    yield ReportSection(
+        "Data audit", _sentences(words), (ReportTable(title, header, rows),) if rows else ()
+    )
 
 
 def _familiar_section(j: Judgement, without: Mapping[str, Estimate]) -> ReportSection:
@@ -283,7 +297,7 @@ def _listed(value: object) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "no variation" if value is None else f"{value:.2f}"
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _range(probe: ProbeResult) -> str:

@@ -224,6 +224,22 @@ def stress_table(result: StressTest) -> ReportTable:
     return ReportTable(f"Stress test on {result.n:,} images", header, rows)
 
 
+def strength_table(result: StressTest) -> ReportTable:
+    """AUROC by kind of change, from the weakest to the strongest."""
+    found = {(cell.perturbation, cell.level): cell.auroc.value for cell in result.cells}
+    rows = tuple(
+        (
+            kind.name.replace("jpeg", "JPEG"),
+            *(number_text(found[kind.name, level]) for level in range(1, LEVELS + 1)),
+            f"{kind.tick(1)} to {kind.tick(LEVELS)} {kind.unit}".strip(),
+        )
+        for kind in PERTURBATIONS
+    )
+    header = ("AUROC under", *(f"strength {level}" for level in range(1, LEVELS + 1)), "which is")
+    title = f"{number_text(result.unchanged.auroc.value)} without a change"
+    return ReportTable(title, header, rows)
+
+
 def _line(cell: StressCell) -> tuple[str, ...]:
     area = cell.auroc
     numbers = (cell.brier, cell.ece, cell.sensitivity, cell.specificity)

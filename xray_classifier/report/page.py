@@ -216,11 +216,11 @@ def _scripts(content: ReportContent) -> tuple[Markup, ...]:
 def _contents(content: ReportContent) -> tuple[tuple[str, str], ...]:
     """Target and title of each part that is there, in the order of the page."""
     parts = (
-        ("metrics", "Metrics", content.metrics),
         ("thresholds", "Try a threshold", content.threshold_tool),
         ("figures", "Figures", content.figures),
         ("errors", "Where it errs", content.gallery),
         ("subgroups", "Subgroups", content.subgroups),
+        ("metrics", "All metrics", content.metrics),
         *((f"section-{i}", part.title, part) for i, part in enumerate(content.sections, start=1)),
         ("images", "The images", content.flow or content.table_one),
         ("summary", "Data, model and training", content.tables),
