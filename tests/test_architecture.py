@@ -57,6 +57,7 @@ FLOORS = {
         "judgement_table",
         "members",
         "occlusion",
+        "onnx_export",
         "records",
         "regrouping",
         "report_content",

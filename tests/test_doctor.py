@@ -64,7 +64,8 @@ def _a_cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.fixture
 def versions(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Versions as pip would report them; a test may take one out or change it."""
-    known = dict.fromkeys([*doctor.MODULES, *doctor.EXTRAS.values()], "1.0")
+    extras = [library for adds in doctor.EXTRAS.values() for library in adds]
+    known = dict.fromkeys([*doctor.MODULES, *extras], "1.0")
 
     def version(name: str) -> str:
         if name not in known:
@@ -91,7 +92,7 @@ def test_the_extras_are_those_that_the_package_offers() -> None:
     offered = PYPROJECT["project"]["optional-dependencies"]
     adds = {name: [re.split(r"[<>=]", line)[0] for line in offered[name]] for name in offered}
     del adds["dev"]
-    assert adds == {name: [library] for name, library in doctor.EXTRAS.items()}
+    assert adds == {name: list(libraries) for name, libraries in doctor.EXTRAS.items()}
 
 
 def test_every_codec_has_a_title() -> None:

@@ -155,7 +155,7 @@ def test_the_answer_goes_straight_into_the_folder_named(
     before = snapshot(tiny_run)
     said = program("evaluate", tiny_run, "-o", tmp_path / "a" / "b", "--json")
     written = sorted(path.name for path in (tmp_path / "a" / "b").iterdir())
-    assert written == ["metrics.json", "predictions.csv", "report.html"]
+    assert written == ["metrics.json", "model_card.md", "predictions.csv", "report.html"]
     assert snapshot(tiny_run) == before
     result = said.json
     assert result["out"] == str(tmp_path / "a" / "b")

@@ -1,5 +1,6 @@
 """What is said about a judged split, and the files and pictures that it leaves."""
 
+import base64
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -113,11 +114,13 @@ def test_every_file_is_written_and_every_picture_is_one(
     assert sorted(tmp_path.iterdir()) == sorted(written)
     pictures = [path for path in written if path.suffix == ".png"]
     assert sorted(path.stem for path in pictures) == [
-        "confusion", "precision_recall", "reliability", "roc", "scores",
+        "confusion", "decision", "precision_recall", "reliability", "risk_coverage", "roc",
+        "scores",
     ]  # fmt: skip
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == len(pictures)
+    for path in pictures:
+        assert base64.b64encode(path.read_bytes()).decode() in page
     assert not re.search(r"\bnan\b", re.sub(r"base64,[^\"']*", "", page), re.IGNORECASE)
 
 
@@ -125,8 +128,9 @@ def test_loss_curves_are_shown_where_the_run_is_at_hand(
     classifier: Classifier, radiographs: Radiographs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("_roc_figure", "_precision_recall_figure", "_reliability_figure",
-                 "_confusion_figure", "_score_figure"):  # fmt: skip
-        monkeypatch.setattr(f"xray_classifier.judgement_files.{name}", lambda j: "drawn")
+                 "_confusion_figure", "_score_figure", "_decision_figure",
+                 "_coverage_figure"):  # fmt: skip
+        monkeypatch.setattr(f"xray_classifier.report_figures.{name}", lambda j: "drawn")
     j = judged(classifier, radiographs)
     assert "loss_curves.png" not in judgement_figures(j, None)
     assert judgement_figures(j, b"\x89PNG")["loss_curves.png"].png == b"\x89PNG"
@@ -157,7 +161,8 @@ def test_hostile_paths_are_inert_in_table_and_report(
     table = rows_in(prediction_table(j, hostile, classifier))
     assert [row["path"] for row in table[:3]] == ["'=1+1", *nasty[1:]]
     write_judgement(tmp_path, j, classifier, hostile)
-    assert "<script" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<script>alert" not in page
 
 
 def test_the_judged_pixels_are_those_of_the_run(radiographs: Radiographs) -> None:
