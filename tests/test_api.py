@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from tiny_runs import (
     TINY,
     Program,
@@ -78,6 +79,23 @@ def test_predicting_gives_what_the_verb_gives(
     assert len(rows_of(tmp_path / "a.csv")) == 4
     with pytest.raises(OutputError):
         predict(tiny_run, films, tmp_path / "a.csv", quiet=True)
+
+
+def test_a_classifier_gives_the_rows_of_the_verb(
+    tiny_run: Path, tmp_path: Path, program: Program
+) -> None:
+    films = class_folders(tmp_path / "films", {"x": 3})
+    for name, content in {"text.png": b"text", "empty.jpg": b""}.items():
+        (films / "x" / name).write_bytes(content)
+    Image.fromarray(np.full((9, 9), 7, np.uint8)).save(films / "x" / "blank.png")
+    program("predict", tiny_run, films, "-o", tmp_path / "a.csv")
+    rows = rows_of(tmp_path / "a.csv")
+    assert sorted({row["status"] for row in rows}) == ["failed", "ok", "rejected"]
+    answers = load_classifier(tiny_run, "cpu").predict([row["path"] for row in rows])
+    assert list(answers.columns) == list(rows[0])
+    for given, row in zip(answers.itertuples(index=False, name=None), rows, strict=True):
+        told = ["" if cell is None or cell != cell else cell for cell in given]
+        assert [repr(c) if isinstance(c, float) else str(c) for c in told] == list(row.values())
 
 
 def test_arrays_of_any_depth_are_answered_alike(tiny_run: Path) -> None:

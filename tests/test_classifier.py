@@ -1,5 +1,6 @@
 """A classifier answers as its checkpoint says, in any company, or refuses the checkpoint."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,13 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from tiny_runs import film, metadata_of, save_film, tiny_run
 
 from xray_classifier.checkpoint import load_checkpoint, save_checkpoint
 from xray_classifier.classifier import Classifier, load_classifier, run_of
-from xray_classifier.data.decode import decode_file
+from xray_classifier.data.decode import decode_file, film_from_array
 from xray_classifier.errors import CheckpointError, UsageError
 
 __all__ = ["tiny_run"]
@@ -184,3 +187,120 @@ def test_the_positive_class_is_named_in_the_checkpoint(tiny_run: Path) -> None:
     content = metadata_of(best_of(tiny_run))
     assert content["classes"] == ["healthy", "sick"]
     assert content["positive_class"] == "sick"
+
+
+def test_one_or_several_of_any_kind_are_answered_in_order(
+    classifier: Classifier, tmp_path: Path
+) -> None:
+    path, grey = save_film(tmp_path / "a.png", 3), film(3)
+    with os.scandir(tmp_path) as entries:  # what os.scandir gives is a path, but no Path
+        entry = next(entries)
+    answers = classifier.predict(
+        [str(path), path, entry, grey, grey[..., None], grey[None], np.dstack([grey] * 3)]
+    )
+    assert answers["path"].tolist() == [str(path)] * 3 + [f"array {k}" for k in range(3, 7)]
+    assert answers["status"].tolist() == ["ok"] * 7
+    assert answers["p_sick"].nunique() == 1
+    for alone in (str(path), path, grey, (path,), iter([grey])):
+        assert classifier.predict(alone)["p_sick"].tolist() == answers["p_sick"].tolist()[:1]
+
+
+def test_nothing_in_gives_an_empty_table_with_the_same_columns(classifier: Classifier) -> None:
+    for nothing in ([], (), iter([])):
+        answers = classifier.predict(nothing)
+        assert len(answers) == 0
+        assert tuple(answers.columns) == classifier.columns
+
+
+def test_a_colour_array_is_answered_like_its_file(classifier: Classifier, tmp_path: Path) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
+    Image.fromarray(colours).save(tmp_path / "a.png")
+    luma = np.asarray(Image.fromarray(colours).convert("L"))
+    np.testing.assert_array_equal(film_from_array(colours).pixels, luma)
+    answers = classifier.predict([tmp_path / "a.png", colours])
+    assert answers["logit"][0] == answers["logit"][1]
+
+
+def test_the_byte_order_of_an_array_does_not_matter(classifier: Classifier) -> None:
+    grey = film(4).astype(np.uint16) * 16
+    given: list[Any] = [grey.astype(order + "u2") for order in "<>"]
+    given += [(grey / 65535).astype(order + "f4") for order in "<>"]
+    answers = classifier.predict(given)
+    assert answers["status"].tolist() == ["ok"] * 4
+    assert answers["logit"][0] == answers["logit"][1]
+    assert answers["logit"][2] == answers["logit"][3]
+
+
+GREY = np.arange(64, dtype=np.uint8).reshape(8, 8)
+RGB = np.stack([GREY, GREY * 2, GREY * 3], axis=-1)
+
+
+@pytest.mark.parametrize("picture", [GREY, RGB], ids=["grey", "rgb"])
+@pytest.mark.parametrize(
+    "kind", ["complex", "bool", "int64", "uint32", "object", "U3", "S3", "M8[s]", "m8[s]", "i4,i4"]
+)
+def test_values_that_are_no_grey_levels_give_a_row_with_a_reason(
+    kind: str, picture: NDArray[np.uint8], classifier: Classifier
+) -> None:
+    values = np.zeros(picture.shape, kind) if "," in kind else picture.astype(kind)
+    answers = classifier.predict([GREY, values])
+    assert answers["status"].tolist() == ["ok", "rejected"]
+    assert answers["reason"].tolist() == ["", "ambiguous_range"]
+    assert np.isnan(answers["p_sick"][1])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -0.1, 1.1])
+@pytest.mark.parametrize("picture", [GREY / 255, RGB / 255], ids=["grey", "rgb"])
+def test_floats_that_are_no_fraction_of_white_give_a_row_with_a_reason(
+    value: float, picture: NDArray[np.float64], classifier: Classifier
+) -> None:
+    values = picture.copy()
+    values.flat[5:8] = value * 3
+    assert classifier.predict(values)["reason"].tolist() == ["ambiguous_range"]
+
+
+@pytest.mark.parametrize("shape", [(), (9,), (0, 4), (5, 9, 8), (8, 8, 4), (1, 9, 9, 1)])
+def test_an_array_that_is_no_film_gives_a_row_with_a_reason(
+    shape: tuple[int, ...], classifier: Classifier
+) -> None:
+    answers = classifier.predict(np.zeros(shape, np.uint8))
+    assert answers["status"].tolist() == ["failed"]
+    assert answers["reason"].tolist() == ["bad_shape"]
+
+
+@pytest.mark.parametrize(
+    ("images", "called"),
+    [
+        ([[GREY]], "image 0 is of type list"),
+        ([GREY, None], "image 1 is of type NoneType"),
+        ([torch.zeros(8, 8)], "image 0 is of type Tensor"),
+        (["a.png", 3], "image 1 is of type int"),
+        (None, "the image is of type NoneType"),
+        (b"a.png", "the image is of type bytes"),
+        (np.float32(0.5), "the image is of type float32"),
+    ],
+)
+def test_what_is_neither_path_nor_array_is_refused_before_anything_is_read(
+    images: Any, called: str, classifier: Classifier
+) -> None:
+    with pytest.raises(UsageError, match=called):
+        classifier.predict(images)
+
+
+def test_preparing_refuses_what_is_neither_path_nor_array(classifier: Classifier) -> None:
+    unknown: Any = [GREY]
+    with pytest.raises(UsageError, match="of type list"):
+        classifier.prepare(unknown)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("n_images", [1, 5])
+def test_the_module_takes_prepared_images_of_either_kind(
+    kind: torch.dtype, n_images: int, classifier: Classifier
+) -> None:
+    images = np.stack([classifier.prepare(film(seed)) for seed in range(n_images)])
+    with torch.inference_mode():
+        logits = classifier.module(torch.from_numpy(images)[:, None].to(kind))
+    assert logits.shape == (n_images,)
+    expected = classifier.predict([film(seed) for seed in range(n_images)])["logit"]
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)

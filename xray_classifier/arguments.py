@@ -74,17 +74,14 @@ def split_overrides(
     words: Sequence[str], parser: argparse.ArgumentParser
 ) -> tuple[list[str], list[str]]:
     """Part overrides from everything else; the value of an option and a file are none."""
-    takes_value, may_take = (
-        {option for a in parser._actions for option in a.option_strings if a.nargs == nargs}
-        for nargs in (None, "?")
-    )
+    takes_value = {
+        option for a in parser._actions for option in a.option_strings if a.nargs is None
+    }  # fmt: skip
     takes_files = any(a.type is Path and not a.option_strings for a in parser._actions)
     rest: list[str] = []
     overrides: list[str] = []
     for word in words:
-        before = rest[-1] if rest else ""
-        plain = "." not in word.split("=")[0]  # as in `--what-if sens=0.9`
-        is_value = before in takes_value or (before in may_take and plain)
+        is_value = bool(rest) and rest[-1] in takes_value
         is_file = takes_files and os.path.lexists(word)
         if OVERRIDE.match(word) and not is_value and not is_file:
             overrides.append(word)
@@ -224,9 +221,10 @@ def _add_evaluate(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None
     more.add_argument("--by", action="append", default=[], metavar="COLUMN",
                       help="subgroups by a column of the CSV; may be repeated (default: those "
                       "with a few values)")  # fmt: skip
-    more.add_argument("--what-if", action="append", nargs="?", const="usual", default=[],
-                      metavar="T", help="try another threshold too, exploratory; without T the "
-                      "usual ones")  # fmt: skip
+    more.add_argument("--what-if", action="append", default=[], metavar="T",
+                      help="try another threshold too; 'usual' tries seven")  # fmt: skip
+    more.add_argument("--plan", type=Path, metavar="FILE",
+                      help="plan to hold this against (default: plan.json in the run)")  # fmt: skip
     more.add_argument(
         "--stress",
         action="store_true",
@@ -304,7 +302,7 @@ def _add_report(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
         "  xray-classifier report runs/latest --checklist claim\n"
         "  xray-classifier report runs/latest/eval/films-20261125-101500 --checklist stard\n",
     )  # fmt: skip
-    parser.add_argument("run", type=Path, metavar="RUN_OR_EVALUATION",
+    parser.add_argument("folder", type=Path, metavar="RUN_OR_EVALUATION",
                         help="run folder, or the folder of an evaluation")  # fmt: skip
     parser.add_argument("--checklist", choices=("claim", "tripod", "stard"),
                         help="CLAIM 2024, TRIPOD+AI or STARD-AI (default: the card)")  # fmt: skip
@@ -379,13 +377,16 @@ def _add_check(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
 def _add_export(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
     parser = _verb(
         found, verbs, "export", "Write a copy of a model to give away.",
-        "  xray-classifier export runs/latest -o shared.safetensors --strip-memory\n",
+        "  xray-classifier export runs/latest -o shared.safetensors --strip-memory\n"
+        "  xray-classifier export runs/latest -o model.onnx --onnx\n",
     )  # fmt: skip
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT_OR_RUN")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE",
                         help="model file to write")  # fmt: skip
     parser.add_argument("--strip-memory", action="store_true",
                         help="leave out the hashes of training images and patients")  # fmt: skip
+    parser.add_argument("--onnx", action="store_true",
+                        help="an ONNX file, which answers without this program")  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace an existing FILE")
 
 

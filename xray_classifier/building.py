@@ -24,12 +24,12 @@ from xray_classifier.ema import Ema
 from xray_classifier.errors import DataError, UsageError
 from xray_classifier.files import printable
 from xray_classifier.history import COLUMNS, History, Monitor, Run, direction, plateau_drops
-from xray_classifier.losses import BinaryCrossEntropy, SquaredError, balanced_pos_weight
+from xray_classifier.losses import BinaryCrossEntropy, SquaredError
 from xray_classifier.memory import Memory, remembered
 from xray_classifier.model import Architecture, Network, build_network
 from xray_classifier.optimizers import lr_factor, make_optimizer
 from xray_classifier.policies import parse_threshold
-from xray_classifier.saving import Choosing, run_choosing, run_content
+from xray_classifier.saving import Choosing, run_choosing, run_content, run_pos_weight
 from xray_classifier.signals import StopRequest
 from xray_classifier.trainer import Trainer
 
@@ -230,16 +230,14 @@ def run_loss(config: Config, targets: Numbers) -> nn.Module:
     """The loss of a run, given the training targets (n_train,)."""
     if config.task == "regress":
         return SquaredError()
-    weight = config.train.pos_weight
     n_sick = int(targets.sum())
     if n_sick in (0, len(targets)):
         raise DataError(
             f"the training split holds {len(targets) - n_sick} healthy and {n_sick} sick images; "
             "both classes are needed"
         )
-    if weight == "auto":
-        weight = balanced_pos_weight(len(targets) - n_sick, n_sick)
-    return BinaryCrossEntropy(weight or 1.0, config.train.label_smoothing)
+    weight = run_pos_weight(config.train.pos_weight, targets.astype(int))
+    return BinaryCrossEntropy(weight, config.train.label_smoothing)
 
 
 def run_learning_rate(train: TrainConfig) -> Callable[[Run], float]:

@@ -196,7 +196,8 @@ CLAIM = Checklist(
                 Item(
                     "31",
                     "Explanation methods, and whether they were validated",
-                    "whether any were used and how they were checked",
+                    "whether the maps were checked against what a reader sees",
+                    "explanations",
                 ),
                 Item(
                     "32",

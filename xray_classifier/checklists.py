@@ -65,6 +65,15 @@ def _no_updating(facts: Facts) -> Said | None:
     return Said(text, "checkpoint: calibration, threshold")
 
 
+def _explanations(facts: Facts) -> Said | None:
+    if facts.metrics is None or facts.counts is None:
+        return None
+    return Said(
+        "occlusion maps (Zeiler & Fergus 2014) of the worst errors; not validated",
+        "report.html: Where it errs",
+    )
+
+
 def _whole_films(facts: Facts) -> Said | None:
     if not facts.content:
         return None
@@ -77,6 +86,7 @@ ANSWERS: Mapping[str, Answer] = {
     "acquisition_and_preprocessing": _joined(made.acquisition, made.preprocessing),
     "architecture": made.architecture,
     "availability": found.availability,
+    "explanations": _explanations,
     "blinding": found.blinding,
     "building": _joined(
         made.architecture, made.training, made.selection, made.ensembling, found.partition

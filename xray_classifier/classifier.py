@@ -3,7 +3,8 @@
 A checkpoint holds one network or, as an ensemble, several; both answer alike.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,15 @@ from xray_classifier.devices import torch_device
 from xray_classifier.ensemble import Ensemble, Member, member_weights
 from xray_classifier.errors import CheckpointError, DecodeError, UsageError
 from xray_classifier.files import printable
+from xray_classifier.gate import Gate
+from xray_classifier.gating import (
+    Strangeness,
+    joined,
+    member_gate,
+    strangeness,
+    why_no_gate,
+    without_gate,
+)
 from xray_classifier.inference import predict_logits
 from xray_classifier.memory import Memory, recalled, split_tensors
 from xray_classifier.metrics import decide, sigmoid
@@ -31,8 +41,8 @@ from xray_classifier.policies import parse_threshold
 from xray_classifier.prevalence import at_prevalence
 from xray_classifier.refer import ReferBand, curve_prevalence
 
-Image = str | Path | NDArray[Any]
-"""A file, or an array (H, W) of uint8, uint16 or float in [0, 1]."""
+Image = str | os.PathLike[str] | NDArray[Any]
+"""A file, or an array (H, W) or RGB (H, W, 3) of uint8, uint16 or float in [0, 1]."""
 
 TASKS = ("classify", "regress")
 PARTS = {
@@ -65,6 +75,8 @@ class Classifier:
         memory: What it remembers of its training images; None where that was taken out.
         content: Everything the checkpoint says.
         path: The checkpoint.
+        gate: What an image is held against before it is answered; None where there is none, and
+            `gate_off` says why.
     """
 
     model: nn.Module
@@ -77,6 +89,12 @@ class Classifier:
     memory: Memory | None
     content: Mapping[str, Any]
     path: Path
+    gate: Gate | None = None
+
+    @property
+    def gate_off(self) -> str:
+        """Why there is no gate, in words; `` where there is one."""
+        return why_no_gate(self.content) if self.gate is None else ""
 
     @property
     def task(self) -> str:
@@ -98,22 +116,24 @@ class Classifier:
     def calibrated_to(self) -> float:
         """Share of sick that the probabilities are right for.
 
-        That of the images they were calibrated on; without a calibration, that of the training.
+        With Platt's intercept, that of the images they were calibrated on. Without one, that of the
+        training as the loss saw it: a weight on the sick counts them as often.
 
         Raises:
             CheckpointError: Neither is known.
         """
         curve = self.content.get("operating_curve")
-        if curve is not None and self.calibration.method != "off":
+        if curve is not None and self.calibration.method == "platt":
             return curve_prevalence(OperatingCurve.from_dict(curve))
         train = (self.content.get("splits") or {}).get("train") or {}
         n_sick, n_healthy = train.get("sick") or 0, train.get("healthy") or 0
-        if not n_sick or not n_healthy:
+        weight = self.content.get("pos_weight")
+        if not n_sick or not n_healthy or weight is None:
             raise CheckpointError(
-                f"{printable(self.path)} does not say what share of its images was sick, so its "
-                "probabilities cannot be re-weighted; leave --prevalence out"
+                f"{printable(self.path)} does not say for what share of sick its probabilities are "
+                "right, so they cannot be re-weighted; leave --prevalence out"
             )
-        return float(n_sick / (n_sick + n_healthy))
+        return float(n_sick * weight / (n_sick * weight + n_healthy))
 
     def p_at_prevalence(self, p_sick: NDArray[np.float64]) -> NDArray[np.float64]:
         """Probabilities (n,) re-weighted to the stated prevalence, under label shift."""
@@ -134,22 +154,24 @@ class Classifier:
         """One image as the model sees it.
 
         Args:
-            image: A file, or an array (H, W) of uint8, uint16 or float in [0, 1].
+            image: A file, or an array (H, W) or RGB (H, W, 3) of uint8, uint16 or float in [0, 1].
 
         Returns:
             (S, S) uint8.
 
         Raises:
             DecodeError: It cannot be read; `reason` says why.
+            UsageError: It is neither a path nor an array.
         """
         return self._prepared(image).pixels
 
     def _prepared(self, image: Image) -> Prepared:
         settings = self.content["image"]
-        if isinstance(image, np.ndarray):
-            film = film_from_array(image)
+        known = _known_image(image)
+        if isinstance(known, np.ndarray):
+            film = film_from_array(known)
         else:
-            film = read_film(Path(image), settings.get("for_processing", "reject"))
+            film = read_film(Path(known), settings.get("for_processing", "reject"))
         return prepared(film, settings["size"], settings["crop"], settings["intensity"])
 
     def score(self, images: NDArray[np.uint8] | Tensor, rows: Tensor | None = None) -> Scores:
@@ -175,6 +197,15 @@ class Classifier:
         referred = none if self.refer is None else self.refer.inside(p_sick)
         return Scores(outputs, sigmoid(outputs), p_sick, sick, referred)
 
+    def strangeness(self, images: NDArray[np.uint8], signatures: Signatures) -> Strangeness:
+        """How unlike the training images each image is, and why it is no image for this model.
+
+        Args:
+            images: Prepared images, (n, S, S) uint8.
+            signatures: Their records of SIGNATURE, (n,).
+        """
+        return strangeness(self.gate, self.model, self.standardize, images, signatures)
+
     def predict(self, images: Sequence[Image] | Image) -> Any:
         """Answers for files or arrays, one row each, in order.
 
@@ -183,13 +214,17 @@ class Classifier:
 
         Returns:
             A pandas DataFrame with the columns of `xray-classifier predict`; an image that cannot
-            be read has status failed or rejected, a reason, and no answer.
+            be read has status failed or rejected, a reason, and no answer. `path` is the name of
+            the file, or "array" with the place among `images`, from 0.
+
+        Raises:
+            UsageError: One of them is neither a path nor an array; nothing was read.
         """
         import pandas
 
-        given = [images] if isinstance(images, (str, Path, np.ndarray)) else list(images)
+        given = _listed(images)
         names = [
-            printable(image) if not isinstance(image, np.ndarray) else f"array {place}"
+            f"array {place}" if isinstance(image, np.ndarray) else printable(os.fspath(image))
             for place, image in enumerate(given)
         ]
         prepared = [self.attempt(image) for image in given]
@@ -250,6 +285,28 @@ class Classifier:
         return self.memory.images_seen(signatures)
 
 
+def _listed(images: Sequence[Image] | Image) -> list[Image]:
+    """One or several images as a list."""
+    alone = isinstance(images, (str, bytes, os.PathLike, np.ndarray))
+    if alone or not isinstance(images, Iterable):
+        return [_known_image(images)]
+    return [_known_image(image, f"image {place}") for place, image in enumerate(images)]
+
+
+def _known_image(image: Any, called: str = "the image") -> Image:
+    """The same image.
+
+    Raises:
+        UsageError: It is neither a path nor an array.
+    """
+    if isinstance(image, (str, os.PathLike, np.ndarray)):
+        return image
+    raise UsageError(
+        f"{called} is of type {type(image).__name__}; expected a path, or a NumPy array (H, W) of "
+        "uint8, uint16 or float in [0, 1]"
+    )
+
+
 def load_classifier(
     path: str | Path,
     device: str = "auto",
@@ -287,7 +344,7 @@ def assemble(
     _require_parts(checkpoint)
     try:
         architecture = Architecture.from_dict(checkpoint.require("architecture"))
-        standardize, model = _network(checkpoint, architecture)
+        standardize, model, gate = _network(checkpoint, architecture)
         memory = recalled(checkpoint.tensors, checkpoint.content)
         calibration = Calibration.from_dict(checkpoint.require("calibration"))
         _try_image_settings(checkpoint.require("image"), architecture.size_px)
@@ -309,22 +366,28 @@ def assemble(
         memory=memory,
         content=checkpoint.content,
         path=checkpoint.path,
+        gate=gate,
     )
 
 
-def _network(checkpoint: Checkpoint, architecture: Architecture) -> tuple[nn.Module, nn.Module]:
-    """Standardisation and network of a checkpoint: those of one model, or of an ensemble."""
+def _network(
+    checkpoint: Checkpoint, architecture: Architecture
+) -> tuple[nn.Module, nn.Module, Gate | None]:
+    """Standardisation, network and gate of a checkpoint: of one model, or of an ensemble."""
     weights, _ = split_tensors(checkpoint.tensors)
     ensemble = checkpoint.content.get("ensemble")
     if ensemble is None:
-        return _model(architecture, weights, checkpoint.require("pixels"))
+        standardize, model = _model(architecture, weights, checkpoint.require("pixels"))
+        gate = member_gate(weights, model, architecture.size_px)
+        return standardize, model, joined([gate])
     parts = ensemble["members"]
-    members = []
+    members, gates = [], []
     for part, own in zip(parts, member_weights(weights, len(parts)), strict=True):
         standardize, model = _model(architecture, own, part["pixels"])
+        gates.append(member_gate(own, model, architecture.size_px))
         target = part["target"]
         members.append(Member(standardize, model, float(target["mean"]), float(target["std"])))
-    return nn.Identity(), Ensemble(members)
+    return nn.Identity(), Ensemble(members), joined(gates)
 
 
 def _model(
@@ -332,7 +395,7 @@ def _model(
 ) -> tuple[nn.Module, nn.Module]:
     """Standardisation and network of one model."""
     model = build_network(architecture)
-    model.load_state_dict(weights)
+    model.load_state_dict(without_gate(weights))
     return Standardize(float(pixels["mean"]), float(pixels["std"])), model
 
 

@@ -217,12 +217,15 @@ def _evaluate(arguments: argparse.Namespace, terminal: Terminal) -> int:
             require=tuple(arguments.require),
             medmnist=arguments.medmnist,
             films=arguments.films,
+            plan=arguments.plan,
         ),
     )
     if arguments.json:
         _print_json(asdict(result))
-    if result.unmet:
-        raise RequirementError(f"required, but not met: {'; '.join(result.unmet)}")
+    if result.unmet:  # no exception: with --json the one object is printed already
+        terminal.keep(f"error: required, but not met: {'; '.join(result.unmet)}")
+        print(f"error: required, but not met: {'; '.join(result.unmet)}", file=sys.stderr)
+        return RequirementError.exit_code
     return PARTLY_DONE if result.n_unreadable else 0
 
 
@@ -270,7 +273,7 @@ def _report(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from xray_classifier.reporting import run_report
 
     result = run_report(
-        arguments.run,
+        arguments.folder,
         terminal,
         checklist=arguments.checklist,
         out=arguments.out,
@@ -324,6 +327,7 @@ def _export(arguments: argparse.Namespace, terminal: Terminal) -> int:
         terminal,
         out=arguments.out,
         strip_memory=arguments.strip_memory,
+        onnx=arguments.onnx,
         force=arguments.force,
     )
     if arguments.json:

@@ -22,6 +22,7 @@ from xray_classifier.comparison_words import (
     model_lines,
     pair_table,
     ranking_table,
+    referring_lines,
     verdict,
     warning_lines,
     without_line,
@@ -173,6 +174,7 @@ def _in_words(comparison: Comparison, tables: Sequence[PredictionTable]) -> Iter
     yield ""
     if several:
         yield from ranking_table(comparison, tables)
+        yield from referring_lines(comparison, tables)
         yield ""
     for pair in comparison.pairs:
         if not several:

@@ -133,7 +133,8 @@ def compare(
     order = [standing.place for standing in standings]
     couples = [(0, 1)] if len(order) == 2 else [(order[0], other) for other in order[1:]]
     pairs = [_pair(images, *couple, seed, n_resamples, level) for couple in couples]
-    return Comparison(images, standings, _corrected(pairs))
+    n_models = len(order)
+    return Comparison(images, standings, _corrected(pairs, n_models * (n_models - 1) // 2))
 
 
 def _standing(images: SharedImages, k: int, seed: int, n_resamples: int, level: float) -> Standing:
@@ -324,30 +325,36 @@ def _two_sided(drawn: FloatArray) -> float:
     return min(1.0, 2 * (rarer + 1) / (len(drawn) + 1))
 
 
-def _corrected(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
-    """The pairs with the p of each metric corrected for how many pairs there are."""
-    differences = _holm_each([pair.differences for pair in pairs])
+def _corrected(pairs: Sequence[Pair], n_tests: int) -> tuple[Pair, ...]:
+    """The pairs with the p of each metric corrected for how many pairs the models can form.
+
+    The best model is known from the same images, so that any of its pairs might have been tested.
+    """
+    differences = _holm_each([pair.differences for pair in pairs], n_tests)
     known = [pair.without is not None for pair in pairs]
-    without = _holm_each([pair.without or pair.differences for pair in pairs])
+    without = _holm_each([pair.without or pair.differences for pair in pairs], n_tests)
     return tuple(
         replace(pair, differences=found, without=others if knows else None)
         for pair, found, others, knows in zip(pairs, differences, without, known, strict=True)
     )
 
 
-def _holm_each(found: Sequence[Mapping[str, Difference]]) -> list[dict[str, Difference]]:
-    corrected = {name: holm([pair[name].p_value for pair in found]) for name in found[0]}
+def _holm_each(
+    found: Sequence[Mapping[str, Difference]], n_tests: int
+) -> list[dict[str, Difference]]:
+    corrected = {name: holm([pair[name].p_value for pair in found], n_tests) for name in found[0]}
     return [
         {name: replace(d, p_holm=corrected[name][place]) for name, d in pair.items()}
         for place, pair in enumerate(found)
     ]
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float], n_tests: int = 0) -> list[float]:
     """Correct several p for their number, so that one false alarm among all stays rare.
 
     Args:
         p_values: In [0, 1]; a NaN is no test, stays NaN and does not count.
+        n_tests: How many tests these are the ones of interest of, if more than there are here.
 
     Returns:
         Corrected p in the same order, at least as large as before.
@@ -358,7 +365,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """
     tests = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
     corrected, largest = [math.nan] * len(p_values), 0.0
+    n_tests = max(n_tests, len(tests))
     for done, (p, place) in enumerate(tests):
-        largest = max(largest, min(1.0, (len(tests) - done) * p))
+        largest = max(largest, min(1.0, (n_tests - done) * p))
         corrected[place] = largest
     return corrected

@@ -160,6 +160,20 @@ def without_line(comparison: Comparison, pair: Pair) -> str | None:
     return f"{pair.n_trained_on:,} of {n:,} images trained {a} or {b}; without them {said}"
 
 
+def referring_lines(comparison: Comparison, tables: Sequence[PredictionTable]) -> list[str]:
+    """Which models refer images, so that their shares are of the others alone."""
+    found = []
+    for place, table in enumerate(tables):
+        n = sum(decision == "refer" for decision in table.decisions)
+        if n:
+            found.append(
+                f"{letter(place)} refers {n:,} of {len(table.paths):,} images to a person; its "
+                "sensitivity and specificity are of the others, and not comparable with those of a "
+                "model that decides all"
+            )
+    return found
+
+
 def ranking_table(comparison: Comparison, tables: Sequence[PredictionTable]) -> list[str]:
     """All models, best first, within 80 columns."""
     title = "AUROC" if comparison.images.task == "classify" else "MAE"

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from xray_classifier.answers import REJECTED
 from xray_classifier.bootstrap import patient_clusters
-from xray_classifier.estimates import Estimate
-from xray_classifier.metrics import BoolArray, IntArray, ratio
-from xray_classifier.operating_estimates import clustered_wilson, estimate_json
+from xray_classifier.estimates import Estimate, share_estimate
+from xray_classifier.metrics import BoolArray, ratio
+from xray_classifier.operating_estimates import estimate_json
 
 
 @dataclass(frozen=True)
@@ -97,14 +97,6 @@ def coverage(
         n=len(targets),
         unread=unread,
         n_referred=len(targets) - int(answered.sum()) - unread.total(),
-        answered={name: _share(right, of & answered, clusters) for name, of in classes.items()},
-        worst_case={name: _share(right, of, clusters) for name, of in classes.items()},
+        answered={k: share_estimate(right, of & answered, clusters) for k, of in classes.items()},
+        worst_case={k: share_estimate(right, of, clusters) for k, of in classes.items()},
     )
-
-
-def _share(right: BoolArray, among: BoolArray, clusters: IntArray) -> Estimate:
-    n = int(among.sum())
-    value = ratio(float((right & among).sum()), n)
-    single = len(np.unique(clusters)) == len(clusters)
-    interval = clustered_wilson(right[among], clusters[among])
-    return Estimate(value, *interval, "wilson" if single else "wilson_clustered", n)

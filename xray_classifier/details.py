@@ -56,6 +56,7 @@ class Details:
         before: `CALIBRATION_METRICS` of the plain sigmoid of the logits, on this split.
         after: The same of the calibrated probabilities.
         refer: Probabilities that get no decision, or None.
+        stored_refer: Whether the checkpoint stores such a band, used or not.
         prevalence: Share of sick on this split.
         at_prevalence: For a stated prevalence, or None.
         patients: Where patients have several images, else None.
@@ -68,6 +69,7 @@ class Details:
     before: Mapping[str, Estimate]
     after: Mapping[str, Estimate]
     refer: ReferBand | None
+    stored_refer: bool
     prevalence: float
     at_prevalence: AtPrevalence | None
     patients: PatientLevel | None
@@ -132,6 +134,7 @@ def run_details(
         before=_calibrated(labels, scores.logits, scores.p_raw, groups, seed),
         after=_calibrated(labels, scores.logits, scores.p_sick, groups, seed),
         refer=classifier.refer,
+        stored_refer=classifier.content.get("refer") is not None,
         prevalence=float(labels.mean()),
         at_prevalence=_at_prevalence(classifier, labels, scores, groups, seed),
         patients=patient_level(

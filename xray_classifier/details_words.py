@@ -12,9 +12,14 @@ CHOSEN_ON = {
 """What to call the images that calibration and threshold were chosen on."""
 
 
-def in_words(details: Details) -> list[str]:
-    """Operating point, refer band, prevalence, patients and baselines, one text each."""
-    words = operating_words(details)
+def in_words(details: Details, by_contract: bool) -> list[str]:
+    """Operating point, refer band, prevalence, patients and baselines, one text each.
+
+    Args:
+        details: Of a judged split.
+        by_contract: Whether the threshold is the stored one; what that showed is of no other.
+    """
+    words = operating_words(details) if by_contract else []
     if details.refer is not None:
         words.append(refer_words(details))
     if details.at_prevalence is not None:

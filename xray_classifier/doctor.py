@@ -45,8 +45,8 @@ MODULES = {
 }
 """The required libraries: the name to pip install, and the name to import."""
 
-EXTRAS = {"parquet": "pyarrow"}
-"""The optional extras, each with the library that it adds."""
+EXTRAS = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "parquet": ("pyarrow",)}
+"""The optional extras, each with the libraries that it adds."""
 
 CODECS = ("libjpeg_turbo", "webp", "libtiff")
 """Pillow's names of the codecs that a reader of a bug report asks for."""
@@ -184,9 +184,9 @@ def _codecs(
     return {codec: bool(features.check(codec)) for codec in CODECS}
 
 
-def _extra(name: str, adds: str) -> dict[str, Any]:
+def _extra(name: str, adds: tuple[str, ...]) -> dict[str, Any]:
     return {
-        "installed": _version(adds) is not None,
+        "installed": all(_version(library) is not None for library in adds),
         "install": f"pip install 'xray-classifier[{name}]'",
     }
 

@@ -16,6 +16,7 @@ from xray_classifier.bootstrap import (
     reflected_interval,
 )
 from xray_classifier.calibration_measures import recalibration
+from xray_classifier.confusion import Confusion
 from xray_classifier.discrimination import SENSITIVITY, SPECIFICITY
 from xray_classifier.intervals import (
     NO_INTERVAL,
@@ -220,7 +221,16 @@ def prevalence_metrics(
     gains = np.array([net_benefit_at(*pair, prevalence, price) for pair in rates])
     ppv, npv = formula.ppv_interval, formula.npv_interval
     if not split.one_image_each:
-        ppv, npv = (percentile_interval(column, level) for column in values.T)
+        of_patients = predictive_values(_patient_counts(split), prevalence, level)
+        ppv, npv = (
+            _widened(percentile_interval(column, level), instead, value)
+            for column, instead, value in zip(
+                values.T,
+                (of_patients.ppv_interval, of_patients.npv_interval),
+                (formula.ppv, formula.npv),
+                strict=True,
+            )
+        )
     gain = net_benefit_at(split.counts.sensitivity, split.counts.specificity, prevalence, price)
     by = "mercaldo" if split.one_image_each else method
     n_called = int(split.called.sum())
@@ -229,6 +239,42 @@ def prevalence_metrics(
         "npv": Estimate(formula.npv, *npv, by, len(split.sick) - n_called),
         "net_benefit": Estimate(gain, *percentile_interval(gains, level), method, len(split.sick)),
     }
+
+
+def share_estimate(
+    right: BoolArray,
+    among: BoolArray,
+    clusters: IntArray,
+    seed: int = 0,
+    *,
+    n_resamples: int = 2000,
+    level: float = 0.95,
+) -> Estimate:
+    """A share of some of the images with the interval that sensitivity would get.
+
+    Args:
+        right: Success per image, shape (n_images,).
+        among: The images that it is a share of, shape (n_images,).
+        clusters: Patient number of each image, shape (n_images,).
+        seed: Of the bootstrap over patients.
+        n_resamples: Bootstrap resamples.
+        level: Confidence, in (0, 1).
+    """
+    n, n_right = int(among.sum()), int((right & among).sum())
+    value = ratio(n_right, n)
+    if one_image_each(clusters):
+        return Estimate(value, *_wilson(value, n, level), "wilson", n)
+    if value in (0.0, 1.0) or not n:
+        n_patients = len(np.unique(clusters[among]))
+        return Estimate(value, *_wilson(value, n_patients, level), "wilson_patients", n)
+    counted = np.stack([right & among, among], axis=1).astype(np.float64)
+
+    def statistic(weights: FloatArray) -> FloatArray:
+        hits, images = (weights @ counted).T
+        return weighted.divide(hits, images)
+
+    draws = bootstrap_values(statistic, clusters, n_resamples, seed)
+    return Estimate(value, *percentile_interval(draws, level), "patient_bootstrap", n)
 
 
 def regression_metrics(
@@ -274,6 +320,25 @@ def regression_metrics(
         name: Estimate(value, *percentile_interval(draws, level), how, len(truth))
         for name, value, draws in zip(REGRESSION_METRICS, found, resampled.T, strict=True)
     }
+
+
+def _patient_counts(split: Split) -> Confusion:
+    """Outcomes as if each patient had one image: those of the images, scaled class by class."""
+    c, sick = split.counts, split.sick
+    per_sick, per_healthy = (
+        ratio(len(np.unique(split.clusters[part])), int(part.sum())) for part in (sick, ~sick)
+    )
+    return Confusion(
+        tp=round(c.tp * per_sick), fp=round(c.fp * per_healthy),
+        tn=round(c.tn * per_healthy), fn=round(c.fn * per_sick),
+    )  # fmt: skip
+
+
+def _widened(found: Interval, instead: Interval, value: float) -> Interval:
+    """An interval, or where the resamples all agree the one instead, stretched to the value."""
+    if not np.isnan(found.low) or np.isnan(instead.low):
+        return found
+    return Interval(min(instead.low, value), max(instead.high, value))
 
 
 def _checked(

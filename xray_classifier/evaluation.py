@@ -8,17 +8,24 @@ from typing import Any
 
 from xray_classifier.classifier import Classifier, load_classifier, run_of
 from xray_classifier.config import DataConfig
+from xray_classifier.data.loading import Radiographs
 from xray_classifier.errors import DataError, OutputError, UsageError
 from xray_classifier.extras import checked_policies
 from xray_classifier.files import make_folder, printable, write_text
 from xray_classifier.history import History, Monitor
-from xray_classifier.judged_data import chosen_split, judged_config, other_images, own_images
+from xray_classifier.judged_data import (
+    chosen_split,
+    judged_config,
+    judged_rows,
+    other_images,
+    own_images,
+)
 from xray_classifier.judgement import Judgement, judge
 from xray_classifier.judgement_files import FILMS, write_judgement
 from xray_classifier.judgement_words import in_words
 from xray_classifier.medmnist import check_flag, medmnist_name, medmnist_text
 from xray_classifier.requirements import parse_requirements
-from xray_classifier.run_curves import draw_curves
+from xray_classifier.run_curves import LossCurves, draw_curves
 from xray_classifier.run_extras import run_extras
 from xray_classifier.run_folder import time_stamp
 from xray_classifier.terminal import Terminal, command
@@ -34,6 +41,7 @@ class Asked:
         stress: Whether to run the stress test.
         require: Conditions such as `auroc>=0.90`.
         medmnist: Name of a MedMNIST set to write predictions for, or None.
+        plan: A plan to hold this evaluation against; None: plan.json in the run, if there is one.
         films: Worst errors of each kind to show as films in the report; 0 shows none.
     """
 
@@ -42,6 +50,7 @@ class Asked:
     stress: bool = False
     require: tuple[str, ...] = ()
     medmnist: str | None = None
+    plan: Path | None = None
     films: int = FILMS
 
 
@@ -104,12 +113,15 @@ def run_evaluation(
     policies = checked_policies(asked.what_if)
     flag = None if asked.medmnist is None else check_flag(asked.medmnist)
     classifier = load_classifier(path, device, threshold, prevalence)
+    _refuse_for_numbers(classifier, asked, prevalence)
     config = judged_config(classifier, data, overrides)
     gather = own_images if data is None else other_images
     radiographs = gather(classifier, config, terminal)
     chosen = chosen_split(radiographs, split, whole=data is not None)
     if split is None:
         terminal.say(f"evaluating {'all images' if chosen == 'all' else f'the {chosen} split'}")
+    if flag is not None and len(judged_rows(radiographs, chosen)) < _n_members(radiographs, chosen):
+        raise UsageError("--medmnist needs an answer for every image, and some cannot be read")
     folder = out or _default_folder(classifier, config)
     if (folder / "history.csv").exists() or (folder / "members").exists():
         raise OutputError(f"{printable(folder)} is a run folder; name another with -o")
@@ -120,6 +132,7 @@ def run_evaluation(
     extras = run_extras(
         classifier, radiographs, judgement, terminal,
         own=own, policies=policies, stress=asked.stress, requirements=requirements,
+        workers=config.workers, plan_path=asked.plan,
     )  # fmt: skip
     judgement = replace(judgement, extras=extras)
     curves = _run_curves(classifier, with_test=chosen == "test" and data is None)
@@ -144,14 +157,28 @@ def run_evaluation(
     )
 
 
-def _write_medmnist(folder: Path, flag: str, judgement: Judgement, classifier: Classifier) -> Path:
-    """The predictions in the form of the MedMNIST evaluator.
+def _refuse_for_numbers(classifier: Classifier, asked: Asked, prevalence: float | None) -> None:
+    """Refuse what only a classifier can be asked for, before anything is looked at."""
+    if classifier.task == "classify":
+        return
+    options = {
+        "--by": asked.by,
+        "--what-if": asked.what_if,
+        "--stress": asked.stress,
+        "--medmnist": asked.medmnist,
+        "--prevalence": prevalence,
+    }
+    given = [option for option, value in options.items() if value]
+    if given:
+        raise UsageError(f"{', '.join(given)}: this model predicts a number, not sick or healthy")
 
-    Raises:
-        UsageError: The model predicts a number, or not every image has an answer.
-    """
-    if judgement.task != "classify" or judgement.unscored:
-        raise UsageError("--medmnist needs a classifier, and an answer for every image")
+
+def _n_members(radiographs: Radiographs, split: str) -> int:
+    return len(radiographs.manifest) if split == "all" else len(radiographs.members(split))
+
+
+def _write_medmnist(folder: Path, flag: str, judgement: Judgement, classifier: Classifier) -> Path:
+    """The predictions in the form of the MedMNIST evaluator."""
     labels, p_sick = judgement.targets.astype(int), judgement.scores.p_sick
     run = run_of(classifier.path)
     name = "run" if run is None else run.name
@@ -167,7 +194,7 @@ def _default_folder(classifier: Classifier, config: DataConfig) -> Path:
     return parent / "eval" / f"{name}-{time_stamp()}"
 
 
-def _run_curves(classifier: Classifier, with_test: bool) -> bytes | None:
+def _run_curves(classifier: Classifier, with_test: bool) -> LossCurves | None:
     """The loss curves of the run that a checkpoint stands in; the test curve is unsealed here."""
     run = run_of(classifier.path)
     if run is None or not (run / "history.csv").is_file():  # an ensemble has no curve of its own
@@ -181,4 +208,6 @@ def _run_curves(classifier: Classifier, with_test: bool) -> bytes | None:
         return None
     stored = classifier.content.get("monitor")
     monitor = None if stored is None else Monitor(**stored)
-    return draw_curves(history, monitor, run / "history_test.csv" if with_test else None, reason)
+    tested = with_test and (run / "history_test.csv").is_file()
+    test_path = run / "history_test.csv" if tested else None
+    return LossCurves(draw_curves(history, monitor, test_path, reason), tested)

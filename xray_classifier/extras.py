@@ -193,7 +193,7 @@ def _what_if_words(one: WhatIf) -> str:
 def _looks_words(looks: Looks) -> str:
     """How often the images were looked at, and what that means."""
     if looks.looks == 1:
-        return "this is the first look at these images on this account"
+        return "this is the first look at exactly these images on this account"
     more = ""
     if looks.models > 1:
         more = "; a model that is chosen by what is seen here is flattered by it"

@@ -94,7 +94,7 @@ def own_images(classifier: Classifier, config: DataConfig, terminal: Terminal) -
 
 def other_images(classifier: Classifier, config: DataConfig, terminal: Terminal) -> Radiographs:
     """Images from elsewhere, with the splits that they bring."""
-    manifest = run_manifest(config, classifier.task)  # type: ignore[arg-type]
+    manifest = run_manifest(config, classifier.task, need_all=False)  # type: ignore[arg-type]
     cached = run_decode(config, manifest, terminal)
     manifest = with_dicom_patients(manifest, cached.signatures, config.patient)
     for note in manifest.notes:

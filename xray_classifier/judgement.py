@@ -80,6 +80,16 @@ class Judgement:
         return confusion(self.targets.astype(int), self.scores.p_sick, self.threshold)
 
     @property
+    def knows_all(self) -> bool:
+        """Whether the model was trained on every image judged."""
+        return self.familiar is not None and bool(self.familiar.known.all())
+
+    @property
+    def by_contract(self) -> bool:
+        """Whether the threshold is the one that the checkpoint stores."""
+        return self.details is None or self.details.operating_point.get("value") == self.threshold
+
+    @property
     def chosen_on(self) -> str | None:
         """Which images of the run chose calibration and threshold; None: unknown, or none."""
         point = {} if self.details is None else self.details.operating_point
@@ -155,7 +165,7 @@ def judge(
     unscored = tuple(int(row) for row in everything[~readable])
     covered = details = None
     if classifier.task == "classify":
-        covered = _coverage(classifier, radiographs, everything, rows, scores)
+        covered = split_coverage(radiographs, everything, rows, scores)
         details = run_details(classifier, radiographs, rows, scores, seed, by)
     return Judgement(
         split=split,
@@ -180,14 +190,20 @@ def judge(
     )
 
 
-def _coverage(
-    classifier: Classifier,
+def split_coverage(
     radiographs: Radiographs,
     everything: NDArray[np.int64],
     rows: NDArray[np.int64],
     scores: Scores,
 ) -> Coverage:
-    """What became of every image of the split."""
+    """What became of every image of a split.
+
+    Args:
+        radiographs: The images.
+        everything: Rows of the split, ascending, shape (n_all,).
+        rows: Those that were scored, ascending, shape (n,).
+        scores: Their answers, each shape (n,).
+    """
     manifest = radiographs.manifest
     place = np.searchsorted(everything, rows)
     called, answered = (np.zeros(len(everything), dtype=np.bool_) for _ in range(2))
@@ -207,6 +223,7 @@ def _used_for(classifier: Classifier, split: str) -> str | None:
         return "folds"
     apart = classifier.content["threshold"].get("calibrated_on") == "calibrate"
     val = "stopping" if apart else "choosing"
+    val = "choosing a number" if classifier.task == "regress" else val
     return {"train": "training", "val": val, "calibrate": "calibrating"}.get(split)
 
 

@@ -17,6 +17,8 @@ TOO_GOOD = {
     "others; a test split does",
     "choosing": "this split chose the best epoch, the calibration and the threshold, so these "
     "figures are too good; a test split tells more",
+    "choosing a number": "this split chose the best epoch, so these figures are too good; a test "
+    "split tells more",
     "stopping": "this split chose the best epoch, so these figures are too good; a test split "
     "tells more",
     "calibrating": "this split chose the calibration and the threshold, so what depends on them is "
@@ -53,13 +55,34 @@ def _verdict(j: Judgement) -> list[str]:
         f"On {where} the model finds {percent(e['sensitivity'])} of the sick and clears "
         f"{percent(e['specificity'])} of the healthy, at threshold {j.threshold:.3g}, {chosen}.",
         f"{len(j.rows):,} images, {n_healthy:,} healthy and {n_sick:,} sick: {c.fn:,} sick images "
-        f"missed, {c.fp:,} false alarms. AUROC {with_interval(e['auroc'])}: the chance that a "
-        "random sick image scores above a random healthy one.",
+        f"missed, {c.fp:,} false alarm{'s' * (c.fp != 1)}. AUROC {with_interval(e['auroc'])}: the "
+        "chance that a random sick image scores above a random healthy one.",
     ]
+    words += _not_by_contract(j)
+    if j.coverage is not None and j.coverage.n_referred:
+        n, found = j.coverage.n_referred, j.coverage.answered
+        words.append(
+            f"{n:,} of these images ({n / j.coverage.n:.0%}) lie in the refer band and are left to "
+            "a person. The figures on this page decide them too, at the threshold, unless they say "
+            f"otherwise; among the others sensitivity is {percent(found['sensitivity'])} and "
+            f"specificity {percent(found['specificity'])}."
+        )
     if j.details is not None and j.details.baselines is not None:
         said = j.details.baselines.in_words()
         words.append(f"{said[0].upper()}{said[1:]}.")
     return words
+
+
+def _not_by_contract(j: Judgement) -> list[str]:
+    """What must be known of a threshold that is not the stored one."""
+    if j.details is None or j.by_contract:
+        return []
+    stored = j.details.operating_point["value"]
+    band = " Its refer band is not used." if j.details.stored_refer else ""
+    return [
+        f"Exploratory: the threshold {j.threshold:.3g} was asked for; the one that the model "
+        f"stores is {stored:.3g}.{band}"
+    ]
 
 
 def _classification_words(j: Judgement) -> list[str]:
@@ -74,11 +97,12 @@ def _classification_words(j: Judgement) -> list[str]:
         f"expected calibration error {with_interval(e['ece'])}",
         f"at threshold {j.threshold:.3g}, {chosen}: {percent(e['sensitivity'])} sensitivity and "
         f"{percent(e['specificity'])} specificity: {c.fn:,} sick images missed of {n_sick:,}, "
-        f"{c.fp:,} false alarms among {n_healthy:,} healthy",
+        f"{c.fp:,} false alarm{'s' * (c.fp != 1)} among {n_healthy:,} healthy",
+        *_not_by_contract(j),
     ]
     if j.coverage is not None and not j.coverage.complete:
         words.append(coverage_words(j.coverage))
-    return words + ([] if j.details is None else details_in_words(j.details))
+    return words + ([] if j.details is None else details_in_words(j.details, j.by_contract))
 
 
 def coverage_words(covered: Coverage) -> str:

@@ -86,17 +86,29 @@ def count_looks(fingerprint: str) -> Looks | None:
         The counts, 0 where there is no record yet; None where it cannot be read: tell
         `NOT_RECORDED`.
     """
+    entries = _entries(fingerprint)
+    return None if entries is None else Looks(Counter(entry["model"] for entry in entries))
+
+
+def first_look(fingerprint: str) -> str | None:
+    """When a set of images was first looked at, in UTC as in ISO 8601; None where nothing tells."""
+    times = [entry["time"] for entry in _entries(fingerprint) or () if "time" in entry]
+    return min(times, default=None)
+
+
+def _entries(fingerprint: str) -> list[dict[str, Any]] | None:
+    """The looks at a set of images; None where the record cannot be read."""
     path = record_path()
     if path is None:
         return None
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
-        return Looks({})
+        return []
     except OSError:
         return None
     entries = [entry for line in text.splitlines() if (entry := _entry(line)) is not None]
-    return Looks(Counter(e["model"] for e in entries if e["fingerprint"] == fingerprint))
+    return [entry for entry in entries if entry["fingerprint"] == fingerprint]
 
 
 def add_look(fingerprint: str, model_sha256: str, split: str, n: int) -> Looks | None:

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from xray_classifier.files import printable
 
@@ -62,6 +63,16 @@ def sealed(text: str) -> str:
     """The text with a digest of itself in a last comment, by which later edits are told."""
     body = text.rstrip("\n") + "\n\n"
     return f"{body}<!-- as written by xray-classifier: {_digest(body)} -->\n"
+
+
+def was_edited(file: Path) -> bool:
+    """Whether a file is there that this program did not write, or that somebody wrote into."""
+    if not file.exists():
+        return False
+    try:
+        return not is_untouched(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError):
+        return True
 
 
 def is_untouched(text: str) -> bool:

@@ -6,7 +6,7 @@ above holds what they come to together, and their ensemble as its one checkpoint
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from xray_classifier.baseline import fit_baseline
 from xray_classifier.bootstrap import patient_clusters
 from xray_classifier.checkpoint import Checkpoint, save_checkpoint
 from xray_classifier.classifier import Classifier, assemble, load_classifier
@@ -23,6 +24,7 @@ from xray_classifier.config_text import dump_config
 from xray_classifier.data.folds import POOL
 from xray_classifier.data.loading import Radiographs, run_loading
 from xray_classifier.data.splits import split_summary
+from xray_classifier.details import run_details
 from xray_classifier.devices import torch_device
 from xray_classifier.distributed import started_by_torchrun
 from xray_classifier.ensemble import united
@@ -36,7 +38,7 @@ from xray_classifier.errors import (
 from xray_classifier.estimates import classification_metrics, regression_metrics
 from xray_classifier.familiarity import own_familiarity
 from xray_classifier.files import make_folder, printable, read_json, write_json, write_text
-from xray_classifier.judgement import Judgement, judge
+from xray_classifier.judgement import Judgement, judge, split_coverage
 from xray_classifier.judgement_files import write_judgement
 from xray_classifier.judgement_words import in_words
 from xray_classifier.locks import owned
@@ -330,7 +332,15 @@ def _of_the_whole(
     """What the checkpoint says of the data and the plan, in place of what one member says."""
     m, train = radiographs.manifest, config.train
     counts = split_summary(m.splits, m.targets, m.patients, config.task)
+    rows = np.concatenate(
+        [radiographs.rows(name) for name in (POOL if train.folds else ("train",))]
+    )
+    baseline = None
+    if config.task == "classify":
+        labels = m.targets[rows].astype(int)
+        baseline = fit_baseline(radiographs.signatures[rows], labels).to_dict()
     return {
+        "baseline": baseline,
         "seed": config.seed,
         "data": config.data.model_dump(mode="json"),
         "fingerprint": radiographs.fingerprint(),
@@ -398,12 +408,17 @@ def _judgement(
             targets.astype(int), outputs, scores.p_sick, classifier.threshold, groups, config.seed
         )
     note = classifier.content.get("calibration_note")
-    pooled = [row for name in POOL for row in radiographs.members(name).tolist()]
+    pooled = np.sort(np.concatenate([radiographs.members(name) for name in POOL]))
+    covered = details = None
+    if config.task == "classify":
+        covered = split_coverage(radiographs, pooled, rows, scores)
+        details = run_details(classifier, radiographs, rows, scores, config.seed, None)
+        details = replace(details, baselines=None)  # they learnt from these very images
     return Judgement(
         split=OUT_OF_FOLD,
         task=config.task,
         rows=rows,
-        unscored=tuple(sorted(set(pooled) - set(rows.tolist()))),
+        unscored=tuple(sorted(set(pooled.tolist()) - set(rows.tolist()))),
         targets=targets,
         scores=scores,
         threshold=classifier.threshold,
@@ -413,6 +428,9 @@ def _judgement(
         familiar=own_familiarity("val", len(rows), manifest.patients_known),
         without=None,
         warnings=(FOLDS_TELL, *((str(note),) if note else ())),
+        groups=groups,
+        coverage=covered,
+        details=details,
     )
 
 

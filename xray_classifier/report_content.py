@@ -102,11 +102,14 @@ def _tool(j: Judgement, classifier: Classifier) -> ThresholdTool | None:
     if labels.min() == labels.max():
         return None
     clusters = patient_clusters(j.groups, len(labels))
+    stored = classifier.content["threshold"]
     return threshold_tool(
         labels,
         j.scores.p_sick,
-        j.threshold,
-        policy=policy_in_words(j.policy, CHOSEN_ON.get(j.chosen_on or "val", "validation")),
+        float(stored["value"]),
+        policy=policy_in_words(
+            str(stored["policy"]), CHOSEN_ON.get(j.chosen_on or "val", "validation")
+        ),
         split=j.split,
         stated_prevalence=classifier.prevalence,
         repeated_patients=len(np.unique(clusters)) < len(clusters),

@@ -14,21 +14,22 @@ from xray_classifier.refer import error_with_band, risk_coverage
 from xray_classifier.report import figures as draw
 from xray_classifier.report.numbers_behind import curve_rows
 from xray_classifier.report.page import ReportFigure
+from xray_classifier.run_curves import LossCurves
 
 RELIABILITY_BINS = 10
 BAND_RESAMPLES = 500
 
 
-def judgement_figures(judgement: Judgement, curves: bytes | None) -> dict[str, ReportFigure]:
+def judgement_figures(judgement: Judgement, curves: LossCurves | None) -> dict[str, ReportFigure]:
     """The pictures by file name, each with the words and numbers that go with it.
 
     Args:
         judgement: What to draw.
-        curves: PNG of the run's loss curves; None where the run is not at hand.
+        curves: The run's loss curves; None where the run is not at hand.
     """
     pictures: dict[str, ReportFigure] = {}
     if curves is not None:
-        pictures["loss_curves.png"] = loss_picture(curves, judgement.split == "test")
+        pictures["loss_curves.png"] = loss_picture(curves.png, curves.tested)
     if judgement.task == "regress":
         pictures["scatter.png"] = _scatter_figure(judgement)
         return pictures

@@ -91,11 +91,16 @@ def _operating_section(j: Judgement, details: Details) -> ReportSection:
     e = j.estimates
     names = ("sensitivity", "specificity")
     rows = [("on this split", *(percent(e[name]) for name in names))]
-    if point.get("sensitivity") is not None and point.get("value") == j.threshold:
+    if point.get("sensitivity") is not None and j.by_contract:
         rows.insert(0, ("where it was chosen", *(percent(estimate_of(point[n])) for n in names)))
-    paragraphs = [*operating_words(details)]
+    paragraphs = operating_words(details) if j.by_contract else []
+    if not j.by_contract:
+        paragraphs.append(
+            f"exploratory: the threshold {j.threshold:.3g} was asked for on the command line; the "
+            f"stored one is {point['value']:.3g}"
+        )
     low, high = point.get("threshold_interval") or (None, None)
-    if low is not None and high is not None and point.get("value") == j.threshold:
+    if low is not None and high is not None and j.by_contract:
         paragraphs.append(
             f"The threshold is {j.threshold:.3g}; with other patients to choose it on it would lie "
             f"between {low:.3g} and {high:.3g} (95 % of resamples)."

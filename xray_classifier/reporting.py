@@ -7,7 +7,7 @@ from xray_classifier.checklist_items import CHECKLISTS
 from xray_classifier.checklists import checklist_counts, fill, render_checklist
 from xray_classifier.errors import OutputError, UsageError
 from xray_classifier.files import printable, write_text
-from xray_classifier.markdown import is_untouched
+from xray_classifier.markdown import was_edited
 from xray_classifier.model_card import CARD_NAME, TO_FILL_IN, model_card
 from xray_classifier.run_facts import Facts, read_facts
 from xray_classifier.terminal import Terminal
@@ -83,13 +83,7 @@ def _write_checklist(file: Path, facts: Facts, kind: str) -> ReportResult:
 
 def _spare_edited(file: Path) -> None:
     """Refuse to replace what somebody wrote into."""
-    if not file.exists():
-        return
-    try:
-        untouched = is_untouched(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError):
-        untouched = False
-    if not untouched:
+    if was_edited(file):
         raise OutputError(
             f"{printable(file)} exists and was edited, or is not of this program; name another "
             "file with -o, or replace it with --force"

@@ -157,7 +157,7 @@ def tested(facts: Facts) -> Said | None:
     counts, estimates = facts.counts, facts.measured("metrics")
     if counts is None or not isinstance(estimates, Mapping):
         return None
-    parts = [f"{counts.tp + counts.fn:,} sick and {counts.fp + counts.tn:,} healthy images decided"]
+    parts = [f"{counts.tp + counts.fn:,} sick and {counts.fp + counts.tn:,} healthy images judged"]
     for name in ("sensitivity", "specificity"):
         low, high = value_at(estimates, name, "ci_low"), value_at(estimates, name, "ci_high")
         if _finite(low) and _finite(high):
@@ -215,14 +215,13 @@ def cross_table(facts: Facts) -> Said | None:
     c = facts.counts
     if c is None:
         return None
-    undecided = (facts.measured("n") or 0) - (c.tp + c.fp + c.tn + c.fn)
     words = (
-        f"sick called sick {c.tp:,}, sick called healthy {c.fn:,}, healthy called healthy "
-        f"{c.tn:,}, healthy called sick {c.fp:,}"
+        f"at the threshold, sick called sick {c.tp:,}, sick called healthy {c.fn:,}, "
+        f"healthy called healthy {c.tn:,}, healthy called sick {c.fp:,}"
     )
-    if undecided > 0:
-        words += f", without a decision {undecided:,}"
-    return Said(words, "predictions.csv: label, decision")
+    if facts.n_referred:
+        words += f"; {facts.n_referred:,} of these lie in the refer band and are left to a person"
+    return Said(words, "predictions.csv: label, p_sick, decision")
 
 
 def failures(facts: Facts) -> Said | None:
@@ -231,7 +230,8 @@ def failures(facts: Facts) -> Said | None:
     if c is None:
         return None
     return Said(
-        f"{c.fn:,} sick images missed and {c.fp:,} false alarms, each listed with its probability",
+        f"{c.fn:,} sick images missed and {c.fp:,} false alarm{'s' * (c.fp != 1)}, each listed "
+        "with its probability",
         "predictions.csv: label, decision, p_sick",
     )
 

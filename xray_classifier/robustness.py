@@ -20,7 +20,7 @@ from xray_classifier.bootstrap import (
 from xray_classifier.confusion import confusion
 from xray_classifier.data.stress import VARIANTS
 from xray_classifier.estimates import Estimate
-from xray_classifier.intervals import delong_interval
+from xray_classifier.intervals import delong_interval, logit_interval
 from xray_classifier.metrics import (
     FloatArray,
     IntArray,
@@ -232,7 +232,8 @@ def _area(
     if alone:
         method = "extreme_auroc" if value in (0.0, 1.0) else "delong"
         return Estimate(value, *delong_interval(labels, logits), method, len(labels))
-    return Estimate(value, *percentile_interval(draws), "patient_bootstrap", len(labels))
+    interval = logit_interval(value, float(np.nanvar(draws)))
+    return Estimate(value, *interval, "patient_bootstrap", len(labels))
 
 
 def _resampled(value: float, draws: FloatArray, alone: bool, n: int) -> Estimate:

@@ -1,12 +1,25 @@
 """The loss curves of a run, from its history."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from xray_classifier.callbacks import read_test_curve
 from xray_classifier.history import History, Monitor
 from xray_classifier.report.figures import loss_curves
+
+
+class LossCurves(NamedTuple):
+    """The loss curves of a run as a picture.
+
+    Args:
+        png: The bytes of a PNG file.
+        tested: Whether the curve of the test split is among them.
+    """
+
+    png: bytes
+    tested: bool
 
 
 def draw_curves(

@@ -1,16 +1,17 @@
 """From what an evaluation is asked for besides its metrics to `Extras`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from xray_classifier.analysis_plan import plan_deviations
 from xray_classifier.classifier import Classifier, run_of
 from xray_classifier.data.loading import Radiographs
 from xray_classifier.errors import UsageError
 from xray_classifier.extras import Extras, PlanCheck, TestSet, what_if
-from xray_classifier.files import read_json
+from xray_classifier.files import printable, read_json
 from xray_classifier.judged_data import judged_fingerprint
 from xray_classifier.judgement import Judgement
-from xray_classifier.looks import add_look
+from xray_classifier.looks import add_look, first_look
 from xray_classifier.requirements import Requirement, unmet
 from xray_classifier.run_facts import PLAN_NAME, model_digest
 from xray_classifier.stress_test import stress_test
@@ -30,6 +31,8 @@ def run_extras(
     policies: Sequence[str] = (),
     stress: bool = False,
     requirements: Sequence[Requirement] = (),
+    workers: int | None = None,
+    plan_path: Path | None = None,
 ) -> Extras:
     """Do what an evaluation is asked for besides its metrics.
 
@@ -41,26 +44,36 @@ def run_extras(
         own: True where the images are those of the classifier's own run.
         policies: Other thresholds to try, from `checked_policies`.
         stress: Whether to run the stress test.
-        requirements: Conditions to hold the metrics against.
+        requirements: Conditions to hold the metrics against; images that the model was trained on
+            are left out of these.
+        workers: Threads of the stress test; None is one per core.
+        plan_path: A plan; None: plan.json in the run, where there is one.
 
     Raises:
-        UsageError: Thresholds or stress are asked of a model that predicts a number.
+        UsageError: There is no such plan, or every image judged trained the model, so that no
+            condition can be held against them.
     """
-    if policies and judgement.task != "classify":
-        raise UsageError("--what-if: this model predicts a number and has no threshold")
+    estimates = judgement.estimates if judgement.without is None else judgement.without
+    if requirements and judgement.knows_all:
+        raise UsageError(
+            "--require: the model was trained on all of these images, so that no result on them "
+            "meets a condition; name others with --split or --data"
+        )
     p_sick, labels = judgement.scores.p_sick, judgement.targets.astype(int)
     test_set = plan = None
     if not (own and judgement.split in CHOSE):
         fingerprint = judged_fingerprint(radiographs, judgement.rows)
-        plan = _plan(classifier, judgement, fingerprint, requirements)
+        plan = _plan(classifier, judgement, fingerprint, requirements, plan_path)
         test_set = _looked_at(classifier, judgement, fingerprint)
     return Extras(
         what_if=what_if(classifier, labels, p_sick, policies) if policies else (),
-        stress=stress_test(classifier, radiographs, judgement.rows, terminal) if stress else None,
+        stress=stress_test(classifier, radiographs, judgement.rows, terminal, workers=workers)
+        if stress
+        else None,
         test_set=test_set,
         plan=plan,
         requirements=tuple(map(str, requirements)),
-        unmet=unmet(requirements, judgement.estimates),
+        unmet=unmet(requirements, estimates),
     )
 
 
@@ -76,14 +89,17 @@ def _plan(
     judgement: Judgement,
     fingerprint: str,
     requirements: Sequence[Requirement],
+    path: Path | None,
 ) -> PlanCheck | None:
     """What was planned for this model, held against what was done; None without a plan."""
     run = run_of(classifier.path)
-    if run is None or not (run / PLAN_NAME).is_file():
-        return None
-    plan = read_json(run / PLAN_NAME)
+    if path is None:
+        if run is None or not (run / PLAN_NAME).is_file():
+            return None
+        path = run / PLAN_NAME
+    plan = read_json(path)
     if not plan:
-        return PlanCheck("", (f"{PLAN_NAME} cannot be read",))
+        return PlanCheck("", (f"{printable(path)} cannot be read",))
     if plan.get("data", {}).get("fingerprint") != fingerprint:
         return PlanCheck(str(plan.get("sha256")), (), covers=False)
     classify = judgement.task == "classify"
@@ -96,4 +112,8 @@ def _plan(
         requirements=[str(requirement) for requirement in requirements],
         fingerprint=fingerprint,
     )
+    first = first_look(fingerprint)
+    created = str(plan.get("created"))
+    if first is not None and first < created:
+        deviations.append(f"these images were looked at on {first}, before the plan of {created}")
     return PlanCheck(str(plan.get("sha256")), tuple(deviations))

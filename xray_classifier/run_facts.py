@@ -71,7 +71,7 @@ class Facts:
 
 
 class Judged(NamedTuple):
-    """What predictions.csv says: names, decisions against the truth, and answers without one."""
+    """What predictions.csv says: names, decisions at the threshold, and how many are referred."""
 
     ids: tuple[str, ...] = ()
     counts: Confusion | None = None
@@ -217,22 +217,25 @@ def _listing(run: Path | None, content: Mapping[str, Any]) -> Listing | None:
 
 def _predictions(folder: Path) -> Judged:
     """What the table of an evaluation says; nothing where there is none."""
-    files = [folder / "predictions.csv", folder / "predictions_val.csv"]
+    names = ("predictions.csv", "predictions_val.csv", "predictions_out_of_fold.csv")
+    files = [folder / name for name in names]
     found = next((file for file in files if file.is_file()), None)
     if found is None:
         return Judged()
     rows = list(csv.DictReader(io.StringIO(_text(found), newline="")))
     ids = tuple(unquoted(str(row.get("path", ""))) for row in rows)
-    n = Counter((row.get("label"), row.get("decision")) for row in rows if row.get("decision"))
-    if not n:
+    threshold = value_at(_json(folder, "metrics.json"), "threshold")
+    decided = [row for row in rows if row.get("decision")]
+    if not decided or threshold is None:
         return Judged(ids)
+    try:
+        n = Counter((row.get("label"), float(row["p_sick"]) >= threshold) for row in decided)
+    except (KeyError, ValueError, TypeError) as error:
+        raise DataError(f"{printable(found)} cannot be read: {error}") from error
     counts = Confusion(
-        tp=n["sick", "sick"],
-        fp=n["healthy", "sick"],
-        tn=n["healthy", "healthy"],
-        fn=n["sick", "healthy"],
+        tp=n["sick", True], fp=n["healthy", True], tn=n["healthy", False], fn=n["sick", False]
     )
-    return Judged(ids, counts, n["sick", "refer"] + n["healthy", "refer"])
+    return Judged(ids, counts, sum(row["decision"] == "refer" for row in decided))
 
 
 def _text(path: Path) -> str:

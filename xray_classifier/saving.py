@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from xray_classifier.baseline import fit_baseline
 from xray_classifier.bootstrap import patient_clusters
@@ -16,7 +17,9 @@ from xray_classifier.config import Config, EvaluateConfig
 from xray_classifier.data.dataset import LabelledImages
 from xray_classifier.data.loading import Radiographs
 from xray_classifier.data.splits import CLASS_NAMES, split_summary
+from xray_classifier.gating import NO_HELD_OUT, GatePlan, gate_plan
 from xray_classifier.history import Monitor
+from xray_classifier.losses import balanced_pos_weight
 from xray_classifier.memory import Memory
 from xray_classifier.model import Architecture
 from xray_classifier.operating_estimates import operating_estimate, units_of
@@ -27,6 +30,18 @@ from xray_classifier.run_folder import environment
 from xray_classifier.trainer import Trainer, split_loss
 
 NO_VALIDATION_THRESHOLD = 0.5
+
+
+def run_pos_weight(asked: float | str | None, labels: NDArray[np.int64]) -> float:
+    """How much a sick training image counts in the loss.
+
+    Args:
+        asked: `train.pos_weight`.
+        labels: Of the training images, shape (n,); both classes are there.
+    """
+    if asked == "auto":
+        return balanced_pos_weight(int((labels == 0).sum()), int((labels == 1).sum()))
+    return 1.0 if asked is None else float(asked)
 
 
 def run_content(
@@ -44,9 +59,10 @@ def run_content(
     manifest = radiographs.manifest
     counts = split_summary(manifest.splits, manifest.targets, manifest.patients, config.task)
     train = radiographs.rows("train")
-    baseline = None
+    baseline = pos_weight = None
     if config.task == "classify":
         labels = manifest.targets[train].astype(int)
+        pos_weight = run_pos_weight(config.train.pos_weight, labels)
         baseline = fit_baseline(radiographs.signatures[train], labels).to_dict()
     return {
         "kind": "best",
@@ -70,6 +86,7 @@ def run_content(
         "memory": memory.content(),
         "baseline": baseline,
         "subgroups": config.evaluate.subgroups,
+        "pos_weight": pos_weight,
     }
 
 
@@ -81,15 +98,19 @@ class Choosing:
         split: val, or calibrate where the run keeps a split of its own for it.
         images: That split.
         clusters: Patient number of each image, shape (n,), from `patient_clusters`.
+        gate: What the input gate is fitted to; these images set its limits.
     """
 
     split: str
     images: LabelledImages
     clusters: NDArray[np.int64]
+    gate: GatePlan
 
 
 def run_choosing(radiographs: Radiographs, splits: Mapping[str, LabelledImages]) -> Choosing | None:
-    """Where a run chooses its operating point: on the calibration split, else on validation.
+    """Where a run chooses its operating point and sets the limits of its input gate.
+
+    That is the calibration split, else validation.
 
     Args:
         radiographs: With all splits.
@@ -99,7 +120,9 @@ def run_choosing(radiographs: Radiographs, splits: Mapping[str, LabelledImages])
         if name in splits:
             patients = [radiographs.manifest.patients[row] for row in splits[name].rows]
             clusters = patient_clusters(np.array(patients, dtype=object), len(patients))
-            return Choosing(name, splits[name], clusters)
+            held = np.asarray(splits[name].rows)
+            gate = gate_plan(radiographs, radiographs.rows("train"), held, name)
+            return Choosing(name, splits[name], clusters, gate)
     return None
 
 
@@ -110,20 +133,22 @@ def run_best(
     memory: Memory,
     choosing: Choosing | None,
 ) -> Saved:
-    """The weights of this moment with the calibration and threshold that belong to them."""
+    """The weights of this moment with the calibration, threshold and gate that belong to them."""
     operating = _unvalidated(config.evaluate.threshold)
     run = trainer.run
     with trainer.judged_weights():  # copied, for afterwards the live ones return
         weights = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
         logits = None if choosing is None else _logits(trainer, choosing)
+        gate, gate_content = _gate(trainer, choosing)
     if choosing is not None and logits is not None and config.task == "classify":
         labels = choosing.images.targets.cpu().numpy().astype(int)
         operating = operating_point(
             labels, logits, choosing.clusters, config.evaluate, choosing.split, config.seed
         )
-    return {**weights, **memory.tensors()}, {
+    return {**weights, **memory.tensors(), **gate}, {
         **content,
         **operating,
+        "gate": gate_content,
         "epoch": run.epoch,
         "step": run.step,
     }
@@ -134,6 +159,13 @@ def _logits(trainer: Trainer, choosing: Choosing) -> NDArray[np.float64] | None:
     if choosing.split == "val":
         return trainer.run.val_outputs
     return split_loss(trainer.model, trainer.standardize, trainer.loss, choosing.images)[0]
+
+
+def _gate(trainer: Trainer, choosing: Choosing | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and words of the input gate; it is off without held-out images."""
+    if choosing is None:
+        return {}, {"on": False, "why_off": NO_HELD_OUT}
+    return choosing.gate.saved(trainer.model, trainer.standardize)
 
 
 def _unvalidated(threshold: float | str) -> dict[str, Any]:

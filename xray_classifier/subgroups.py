@@ -105,7 +105,9 @@ def subgroups(
                 seed,
             )
             n = int(inside.sum())
-            warning = _warning(n_sick, n - n_sick, n_patients)
+            truth, who = np.asarray(labels)[inside], groups[inside]
+            per_class = [len(set(who[truth == label].tolist())) for label in (1, 0)]
+            warning = _warning(*per_class)
             found.append(Subgroup(column, value, n, n_sick, n_patients, metrics, warning))
     return tuple(found)
 
@@ -215,11 +217,12 @@ def _in_order(values: Sequence[str]) -> list[str]:
     return sorted(Counter(values), key=key)
 
 
-def _warning(n_sick: int, n_healthy: int, n_patients: int) -> str:
+def _warning(n_sick: int, n_healthy: int) -> str:
+    """What little so many sick and healthy patients can say."""
     if not n_sick or not n_healthy:
         return "one class only: no AUROC"
-    if n_patients < MIN_PATIENTS or min(n_sick, n_healthy) < MIN_PATIENTS:
-        return f"too few to say: {n_sick} sick and {n_healthy} healthy images"
+    if min(n_sick, n_healthy) < MIN_PATIENTS:
+        return f"too few to say: {n_sick} sick and {n_healthy} healthy patients"
     if min(n_sick, n_healthy) < 30:
         return "few: mind the intervals"
     return ""

@@ -107,20 +107,20 @@ def read_listing(text: str, sick: Sequence[str], task: str) -> Listing:
         header = [unquoted(name) for name in first]
         if tuple(header[: len(HEAD)]) != HEAD or any(len(row) != len(header) for row in rows):
             raise DataError("data/manifest.csv does not have the columns that a run writes")
-        cells = {name: tuple(unquoted(row[i]) for row in rows) for i, name in enumerate(header)}
-        labels = cells["label"]
+        columns = [tuple(unquoted(row[i]) for row in rows) for i in range(len(header))]
+        ids, labels, patients, splits, reasons = columns[: len(HEAD)]
         numbers = [float(x in sick) if task == "classify" else float(x) for x in labels]
     except (csv.Error, ValueError) as error:
         raise DataError(f"data/manifest.csv cannot be read: {error}") from error
     return Listing(
         targets=np.array(numbers, dtype=np.float64),
-        patients=cells["patient"],
-        patients_known=cells["patient"] != cells["path"],
-        splits=cells["split"],
-        reasons=cells["reason"],
-        columns={name: cells[name] for name in header[len(HEAD) :]},
+        patients=patients,
+        patients_known=patients != ids,
+        splits=splits,
+        reasons=reasons,
+        columns=dict(zip(header[len(HEAD) :], columns[len(HEAD) :], strict=True)),
         task=task,
-        ids=cells["path"],
+        ids=ids,
     )
 
 

@@ -66,7 +66,7 @@ from xray_classifier.resume import (
     tidy_run,
     training_state,
 )
-from xray_classifier.run_curves import draw_curves
+from xray_classifier.run_curves import LossCurves, draw_curves
 from xray_classifier.run_folder import command_line, new_run_folder, run_of_launch
 from xray_classifier.saving import run_best
 from xray_classifier.signals import leave_on_signals, signal_of, stop_on_signals
@@ -441,7 +441,7 @@ def run_finish(
             classifier,
             radiographs,
             predictions_name="predictions_val.csv",
-            curves=read_bytes(folder / "curves.png"),
+            curves=LossCurves(read_bytes(folder / "curves.png"), config.train.test_curve == "live"),
         )
         metrics = judgement.metrics_json()["metrics"]
         written = "curves.png, report.html, metrics.json"

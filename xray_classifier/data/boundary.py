@@ -7,6 +7,7 @@ what a decoder said or a header held: both may carry a patient's name.
 
 import contextlib
 import logging
+import os
 import stat
 import threading
 import warnings
@@ -20,7 +21,7 @@ REASONS = (
     "no_permission",  # the file may not be read
     "not_a_file",  # a folder, pipe, socket or device
     "empty_file",  # no bytes
-    "too_large",  # above MAX_FILE_BYTES, MAX_PIXELS or a limit on headers, or out of memory
+    "too_large",  # above MAX_FILE_BYTES, MAX_PIXELS or a limit on headers
     "not_an_image",  # none of the formats that can be read
     "truncated",  # the file ends before its picture does
     "unreadable",  # damaged, or the decoder failed
@@ -34,6 +35,9 @@ REASONS = (
     "bad_shape",  # an array that is not one film
     "ambiguous_range",  # nothing says which value means white
     "blank",  # one grey level only
+    "decoder_crashed",  # the process that decoded it died
+    "decoder_timeout",  # decoding takes longer than is allowed
+    "decoder_memory",  # decoding takes more memory than is allowed, or than there is
 )
 """Every `DecodeError.reason`."""
 
@@ -110,7 +114,9 @@ def read_bytes(path: Path, n_bytes: int | None = None) -> bytes:
     """
     check_file(path)
     with _file_errors(), path.open("rb") as file:
-        return file.read(MAX_FILE_BYTES if n_bytes is None else n_bytes)
+        most = MAX_FILE_BYTES if n_bytes is None else n_bytes
+        # Not `most` alone, for `read` takes memory for all that it is asked for.
+        return file.read(min(most, os.fstat(file.fileno()).st_size))
 
 
 @contextlib.contextmanager
@@ -144,8 +150,8 @@ def decoding() -> Iterator[None]:
     """The decode boundary: inside, decoders are silent and any failure becomes a `DecodeError`.
 
     Raises:
-        DecodeError: Ours as it was raised; a decoder's own failure as too_large, not_an_image,
-            truncated or unreadable.
+        DecodeError: Ours as it was raised; a decoder's own failure as too_large, decoder_memory,
+            not_an_image, truncated or unreadable.
     """
     with quiet_decoders():
         try:
@@ -165,8 +171,10 @@ def _as_decode_error(error: Exception) -> DecodeError:
 
     if isinstance(error, UnidentifiedImageError):
         return DecodeError("not_an_image", "this is no image in a format that can be read")
-    if isinstance(error, (Image.DecompressionBombError, MemoryError)):
-        return DecodeError("too_large", "the picture does not fit in memory or is too large")
+    if isinstance(error, Image.DecompressionBombError):
+        return DecodeError("too_large", "the picture is too large")
+    if isinstance(error, MemoryError):
+        return DecodeError("decoder_memory", "decoding it takes too much memory")
     if isinstance(error, EOFError) or "truncated" in str(error).lower():
         return DecodeError("truncated", "the file ends before its picture does")
     return DecodeError("unreadable", f"the picture is damaged ({type(error).__name__})")

@@ -33,7 +33,7 @@ from xray_classifier.errors import DataError, OutputError
 from xray_classifier.files import make_folder, printable
 from xray_classifier.locks import if_free, turn
 
-DECODER_VERSION = 3  # raise it when decoding gives other pixels, so that old entries are not used
+DECODER_VERSION = 4  # raise it when decoding gives other pixels, so that old entries are not used
 TRIES = 3
 ENTRY_NAME = re.compile(r"([0-9a-f]{24})|\.([0-9a-f]{24})\..+")
 

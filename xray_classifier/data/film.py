@@ -10,6 +10,8 @@ from xray_classifier.errors import DecodeError
 
 CONTAINER_BITS = (10, 12, 14, 16)
 LUMA = (0.299, 0.587, 0.114)
+LUMA_OF_BYTES = (19595, 38470, 7471)
+"""`LUMA` in units of 2^-16: Pillow's own, so that an array is answered like its PNG."""
 COLOUR_STEP = 8
 
 
@@ -69,7 +71,7 @@ def film_from_array(array: NDArray[Any]) -> Film:
     Raises:
         DecodeError: bad_shape, or ambiguous_range for other types and for floats outside [0, 1].
     """
-    array = np.asarray(array)
+    array = _known_type(np.asarray(array))
     grey = _grey(array)
     origin = Origin(mode=str(array.dtype), colour=colour_of(array) if array.ndim == 3 else 0.0)
     if grey.dtype == np.uint8:
@@ -77,9 +79,15 @@ def film_from_array(array: NDArray[Any]) -> Film:
     if grey.dtype == np.uint16:
         full_scale = container_full_scale(grey)
         return Film(grey, full_scale, origin=replace(origin, bits=bits_of(full_scale)))
-    if np.issubdtype(grey.dtype, np.floating):
-        return replace(film_from_floats(grey), origin=replace(origin, bits=32))
-    raise DecodeError("ambiguous_range", "expected uint8, uint16 or floats in [0, 1]")
+    return replace(film_from_floats(grey), origin=replace(origin, bits=32))
+
+
+def _known_type(array: NDArray[Any]) -> NDArray[Any]:
+    """The array in this machine's byte order, if its values can be grey levels."""
+    kind, n_bytes = array.dtype.kind, array.dtype.itemsize
+    if not (kind == "f" or (kind == "u" and n_bytes <= 2)):
+        raise DecodeError("ambiguous_range", "expected uint8, uint16 or floats in [0, 1]")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def film_from_floats(grey: NDArray[np.floating]) -> Film:
@@ -147,6 +155,10 @@ def _grey(array: NDArray[Any]) -> NDArray[Any]:
     red, green, blue = (array[..., channel % shape[2]] for channel in range(3))
     if np.array_equal(red, green) and np.array_equal(red, blue):
         return np.asarray(red)
+    if array.dtype == np.uint8:
+        weighted = zip(LUMA_OF_BYTES, (red, green, blue), strict=True)
+        total = sum(weight * channel.astype(np.uint32) for weight, channel in weighted)
+        return np.asarray((total + 2**15) >> 16, np.uint8)
     luma = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
     whole = np.issubdtype(array.dtype, np.integer)
     return np.asarray(np.rint(luma).astype(array.dtype) if whole else luma)

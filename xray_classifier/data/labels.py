@@ -27,16 +27,19 @@ def class_targets(
     ignore: Sequence[str],
     where: str,
     notes: Sequence[str] = (),
+    need_all: bool = True,
 ) -> NDArray[np.float64]:
     """Turn class names into targets; names compare as text, letter by letter.
 
     Args:
         classes: Class name per image, length n_images.
-        healthy: Names that mean 0; each must be found.
-        sick: Names that mean 1; each must be found.
+        healthy: Names that mean 0.
+        sick: Names that mean 1.
         ignore: Names of images to leave out; they need not be found.
         where: The data, as a person would name them in a message.
         notes: What was passed over when the images were listed; shown if the names do not fit.
+        need_all: Whether each name of `healthy` and `sick` must be found, for a typing error leaves
+            a class out; images that are only to be judged may be of one class.
 
     Returns:
         Shape (n_images,): 0.0 healthy, 1.0 sick, NaN for images to leave out.
@@ -48,7 +51,7 @@ def class_targets(
     meaning = dict.fromkeys(ignore, np.nan) | dict.fromkeys(healthy, 0.0) | dict.fromkeys(sick, 1.0)
     unknown = sorted(set(counts) - set(meaning))
     missing = [name for name in (*healthy, *sick) if name not in counts]
-    if unknown or missing:
+    if unknown or (missing and need_all):
         lines = _mismatch(counts, unknown, missing)
         proposal = _proposal(counts, healthy, sick, ignore)
         raise DataError(

@@ -73,8 +73,13 @@ class Radiographs:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def run_manifest(data: DataConfig, task: Task) -> Manifest:
+def run_manifest(data: DataConfig, task: Task, need_all: bool = True) -> Manifest:
     """Find the labelled images that the data section describes.
+
+    Args:
+        data: Where they are.
+        task: What the labels are.
+        need_all: Whether each class name must be found, see `class_targets`.
 
     Raises:
         UsageError: The path does not exist.
@@ -95,6 +100,7 @@ def run_manifest(data: DataConfig, task: Task) -> Manifest:
         phantom_images=data.phantoms.n_images,
         phantom_seed=data.phantoms.seed,
         root=data.root,
+        need_all=need_all,
     )
     return manifest if data.limit is None else limited(manifest, data.limit)
 

@@ -126,6 +126,7 @@ def build_manifest(
     phantom_images: int,
     phantom_seed: int,
     root: Path | None = None,
+    need_all: bool = True,
 ) -> Manifest:
     """Find labelled images and say what each label means.
 
@@ -146,6 +147,7 @@ def build_manifest(
         phantom_images: How many phantoms.
         phantom_seed: Which phantoms.
         root: Folder that the paths of a CSV are relative to; None: that of the CSV.
+        need_all: Whether each class name must be found, see `class_targets`.
 
     Returns:
         Images in bytewise order of their path (folder) or the order of the file (CSV, NPZ). Splits
@@ -173,7 +175,13 @@ def build_manifest(
     if task == "regress":
         return _with_numbers(found, label_column, patient, where)
     targets = class_targets(
-        found.classes, healthy=healthy, sick=sick, ignore=ignore, where=where, notes=found.notes
+        found.classes,
+        healthy=healthy,
+        sick=sick,
+        ignore=ignore,
+        where=where,
+        notes=found.notes,
+        need_all=need_all,
     )
     return _with_classes(found, targets, patient)
 
