@@ -33,6 +33,7 @@ FLOORS = {
         "verify_resume",
         "planning",
         "reporting",
+        "sizing",
     ],
     5: [
         "answers",

@@ -288,7 +288,7 @@ def test_many_models_are_ranked_and_held_against_the_best():
         test = delong_test(labels_of(), tables[pair.second].scores, tables[order[0]].scores)
         assert pair.differences["auroc"].p_value == pytest.approx(test.p_value)
     p = [pair.differences["auroc"].p_value for pair in found.pairs]
-    assert [pair.differences["auroc"].p_holm for pair in found.pairs] == holm(p)
+    assert [pair.differences["auroc"].p_holm for pair in found.pairs] == holm(p, n_tests=6)
     lines = ranking_table(found, tables)
     assert [line.split()[1] for line in lines[1:]] == [letter(k) for k in order]
     assert "the best" in lines[1]
@@ -486,3 +486,26 @@ def test_the_json_holds_every_number_of_a_pair():
     assert told["only_a_right"] == d.mcnemar.only_first
     assert "only_a_right" not in pair["differences"]["auroc"]
     assert (pair["without_training_images"], content["warnings"]) == (None, ["mind"])
+
+
+def test_holm_over_more_tests_than_are_shown_is_stricter() -> None:
+    assert holm([0.01, 0.04]) == [0.02, 0.04]
+    assert holm([0.01, 0.04], n_tests=6) == [0.06, 0.2]
+
+
+def test_the_best_of_many_equal_models_is_seldom_called_better() -> None:
+    """Eight models of one worth: whatever looks best was chosen by these very images."""
+    rng = np.random.default_rng(8)
+    alarms = 0
+    for _ in range(120):
+        targets = np.repeat([0.0, 1.0], 60)
+        scores = rng.normal(size=(8, 120)) + 1.2 * targets
+        areas = [roc_auc_score(targets, row) for row in scores]
+        best = int(np.argmax(areas))
+        found = [
+            auroc_difference(targets.astype(int), scores[best], row, np.arange(120)).p_value
+            for k, row in enumerate(scores)
+            if k != best
+        ]
+        alarms += min(holm(found, n_tests=28)) < 0.05
+    assert alarms <= 14  # 5 % of 120 is 6; more than 14 has a chance below 1e-3

@@ -57,3 +57,21 @@ def test_nothing_answered_is_undefined_and_null() -> None:
     assert np.isnan(found.answered["sensitivity"].value)
     assert found.to_dict()["among_answered"]["sensitivity"]["value"] is None
     assert found.worst_case["sensitivity"].value == 0.0
+
+
+def test_shares_get_the_intervals_of_sensitivity_where_patients_repeat() -> None:
+    from xray_classifier.estimates import classification_metrics
+
+    rng = np.random.default_rng(3)
+    patients = np.repeat(np.arange(60), 3).astype(str)
+    targets = np.repeat(rng.integers(0, 2, 60), 3)
+    logits = rng.normal(size=180) + 1.5 * targets + np.repeat(rng.normal(size=60), 3)
+    p = 1 / (1 + np.exp(-logits))
+    everyone = np.ones(180, dtype=bool)
+    found = coverage(targets.astype(float), p >= 0.5, everyone, [""] * 180, patients)
+    metrics = classification_metrics(targets, logits, p, 0.5, patients)
+    for name in ("sensitivity", "specificity"):
+        ours, theirs = found.worst_case[name], metrics[name]
+        assert (ours.value, ours.method, ours.n) == (theirs.value, theirs.method, theirs.n)
+        assert ours.ci_low == pytest.approx(theirs.ci_low)
+        assert ours.ci_high == pytest.approx(theirs.ci_high)

@@ -387,3 +387,13 @@ def test_a_point_of_the_curve_needs_patients_enough_to_miss_one(n_sick, n_health
         assert math.isnan(at_sensitivity.ci_low) == (n_sick < 20)
         assert math.isnan(at_specificity.ci_low) == (n_healthy < 10)
         assert 0 <= at_sensitivity.value <= 1
+
+
+def test_ppv_at_a_prevalence_has_an_interval_without_a_false_alarm_too() -> None:
+    patients = np.repeat(np.arange(40), 2)
+    labels = np.repeat([0, 1], 40)
+    p = np.concatenate([np.full(40, 0.1), np.tile([0.9, 0.3], 20)])
+    found = estimates.prevalence_metrics(labels, p, 0.5, 0.03, patients)["ppv"]
+    assert found.value == 1.0
+    assert found.ci_high == 1.0
+    assert 0 < found.ci_low < 0.5  # 20 healthy patients say little at 3 %

@@ -76,3 +76,15 @@ def test_a_column_that_is_missing_or_a_name_is_refused_with_what_there_is() -> N
         chosen_columns(columns, ["sx"])
     with pytest.raises(UsageError, match="40 values"):
         chosen_columns({"name": [f"n{x}" for x in range(40)]}, ["name"])
+
+
+def test_few_patients_with_many_images_are_few() -> None:
+    rng = np.random.default_rng(1)
+    labels = np.tile([1, 0], 80)
+    logits = rng.normal(size=160) + labels
+    patients = np.where(np.arange(160) < 80, np.arange(160) % 4, np.arange(160)).astype(str)
+    site = np.where(np.arange(160) < 80, "a", "b").tolist()
+    p = 1 / (1 + np.exp(-logits))
+    found = subgroups({"site": site}, None, labels, logits, p, 0.5, patients)
+    assert found[0].warning == "too few to say: 2 sick and 2 healthy patients"
+    assert "too few" not in found[1].warning

@@ -128,7 +128,7 @@ def build_parser(
     found = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb")
     verbs: dict[str, argparse.ArgumentParser] = {}
     for add in (
-        _add_train, _add_evaluate, _add_predict, _add_compare, _add_report, _add_plan,
+        _add_train, _add_evaluate, _add_predict, _add_compare, _add_report, _add_plan, _add_sample_size,
         _add_check, _add_init, _add_config, _add_export, _add_cache, _add_doctor,
     ):  # fmt: skip
         add(found, verbs)
@@ -332,6 +332,21 @@ def _add_plan(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
     parser.add_argument("--note", metavar="TEXT", help="what else was decided beforehand")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE",
                         help="plan to write (default: plan.json in the run)")  # fmt: skip
+
+
+def _add_sample_size(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
+    parser = _verb(
+        found, verbs, "sample-size",
+        "How many sick and healthy images a test set needs for intervals as narrow as wanted.",
+        "  xray-classifier sample-size --sensitivity 0.9 --prevalence 0.1\n"
+        "  xray-classifier sample-size --auroc 0.9 --within 0.03 --prevalence 0.5\n",
+    )  # fmt: skip
+    for name in ("sensitivity", "specificity", "auroc"):
+        parser.add_argument(f"--{name}", type=float, metavar="P", help=f"expected {name}")
+    parser.add_argument("--prevalence", type=float, default=0.5, metavar="P",
+                        help="share of sick in the test set (default: 0.5)")  # fmt: skip
+    parser.add_argument("--within", type=float, default=0.05, metavar="W",
+                        help="half of the interval's width (default: 0.05)")  # fmt: skip
 
 
 def _add_init(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:

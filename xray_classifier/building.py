@@ -206,7 +206,7 @@ def _require_images(rows: Mapping[str, Rows], targets: Numbers, config: Config) 
             "set data.split.val=0.15, or train.early_stopping.monitor=train_loss or null"
         )
     for name in ("calibrate", "val"):
-        if len(rows[name]):
+        if len(rows.get(name, ())):
             _require_both_classes(name, rows[name], targets, config)
             break
     if config.train.schedule.name == "plateau" and not len(rows["val"]):

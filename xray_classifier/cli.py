@@ -302,6 +302,22 @@ def _plan(arguments: argparse.Namespace, terminal: Terminal) -> int:
     return 0
 
 
+def _sample_size(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from xray_classifier.sizing import run_sizing
+
+    result = run_sizing(
+        terminal,
+        prevalence=arguments.prevalence,
+        half_width=arguments.within,
+        sensitivity=arguments.sensitivity,
+        specificity=arguments.specificity,
+        auroc=arguments.auroc,
+    )
+    if arguments.json:
+        _print_json(asdict(result))
+    return 0
+
+
 def _check(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from xray_classifier.checking import run_check
 
@@ -408,6 +424,7 @@ RECIPES = {
     "compare": _compare,
     "report": _report,
     "plan": _plan,
+    "sample-size": _sample_size,
     "check": _check,
     "init": _init,
     "config": _config,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import ROUND_HALF_UP, Decimal
 from typing import NamedTuple
 
 _MARGIN_PERCENT = 3.0
@@ -56,7 +57,9 @@ def is_number(value: float | None) -> bool:
 
 def percent_text(value: float | None) -> str:
     """A fraction as a person says it, `78.8 %`; `not defined` for None or NaN."""
-    return f"{100 * value:.1f} %" if value is not None and math.isfinite(value) else "not defined"
+    if value is None or not math.isfinite(value):
+        return "not defined"
+    return f"{_tenths(value)} %"
 
 
 def percent_interval(measured: Measured) -> str:
@@ -64,7 +67,12 @@ def percent_interval(measured: Measured) -> str:
     low, high = measured.ci_low, measured.ci_high
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return ""
-    return f"{100 * low:.1f} to {100 * high:.1f} %"
+    return f"{_tenths(low)} to {_tenths(high)} %"
+
+
+def _tenths(value: float) -> Decimal:
+    """Percent to one decimal, a half up as the script of the page rounds."""
+    return Decimal(100 * value).quantize(Decimal("0.1"), ROUND_HALF_UP)
 
 
 def _place_or_none(value: float | None, scale: Scale) -> str | None:
