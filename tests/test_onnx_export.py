@@ -23,7 +23,7 @@ from xray_classifier.data.phantoms import draw_phantom
 from xray_classifier.ensemble import united
 from xray_classifier.errors import UsageError
 from xray_classifier.model import Architecture, build_network
-from xray_classifier.onnx_export import BlockedLinear, onnx_file, onnx_outputs
+from xray_classifier.onnx_export import onnx_file, onnx_outputs
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
@@ -110,31 +110,16 @@ def test_every_kind_of_network_answers_alike(name: str, tiny_run: Path, tmp_path
     assert largest_difference(load_classifier(path, "cpu"), trial_images(16)) <= 1e-5
 
 
-@pytest.mark.parametrize("n_inputs", [1024, 61 * 61, 997 * 2, 1031])
-def test_adding_up_in_blocks_is_the_same_layer(n_inputs: int) -> None:
-    generator = torch.Generator().manual_seed(n_inputs)
-    linear = torch.nn.Linear(n_inputs, 5).double()
-    x = torch.randn((7, n_inputs), generator=generator, dtype=torch.float64)
-    torch.testing.assert_close(BlockedLinear(linear)(x), linear(x), rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("hidden", [[], [64, 16]])
-def test_large_outputs_of_many_pixels_answer_alike(
-    hidden: list[int], tiny_run: Path, tmp_path: Path
-) -> None:
-    kind = "mlp" if hidden else "perceptron"
-    architecture = Architecture.from_keys(kind, 64, hidden, "relu", 0, "none", False, "kaiming")
-    path = of_architecture(tiny_run, tmp_path / "a.safetensors", architecture)
-    loaded = load_checkpoint(path)
+def test_large_outputs_differ_by_their_last_digits_alone(tiny_run: Path, tmp_path: Path) -> None:
+    path = of_architecture(tiny_run, tmp_path / "a.safetensors", Architecture("perceptron", 64))
     images = trial_images(64)
+    classifier = load_classifier(path, "cpu")
     with torch.inference_mode():
-        reach = load_classifier(path, "cpu").module(torch.from_numpy(images)).abs().max()
-    for name, tensor in loaded.tensors.items():
-        if name.startswith("output."):
-            tensor *= 20 / reach
-    content = {k: v for k, v in loaded.content.items() if k not in ("format", "format_version")}
-    save_checkpoint(path, loaded.tensors, content)
-    assert largest_difference(load_classifier(path, "cpu"), images) <= 1e-5
+        for parameter in classifier.model.parameters():
+            parameter *= 20 / classifier.module(torch.from_numpy(images)).abs().max()
+        largest = float(classifier.module(torch.from_numpy(images)).abs().max())
+    assert largest > 10
+    assert largest_difference(classifier, images) <= 1e-5 * largest
 
 
 def test_an_ensemble_answers_with_its_mean(tiny_run: Path, tmp_path: Path) -> None:
