@@ -16,12 +16,8 @@ from typing import NoReturn
 if __name__ == "__main__":
     sys.path[:] = sys.argv[1:]
 
-from xray_classifier.data.isolation_worker import (
-    Prepared,
-    WorkOrder,
-    decode_film,
-    serve,
-)
+from xray_classifier.data.isolation_worker import WorkOrder, decode_film, serve
+from xray_classifier.data.signature import Prepared
 
 CANARY = b"DOE^JANE"
 kept: list[bytearray] = []

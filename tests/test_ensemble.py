@@ -14,6 +14,7 @@ from xray_classifier.checkpoint import Checkpoint, load_checkpoint, save_checkpo
 from xray_classifier.classifier import Classifier, load_classifier
 from xray_classifier.ensemble import Ensemble, member_weights, united, united_memory
 from xray_classifier.errors import CheckpointError
+from xray_classifier.gate import is_of_gate
 from xray_classifier.memory import IMAGES, PATIENTS, Memory
 from xray_classifier.metrics import log_loss_from_logits
 
@@ -32,7 +33,9 @@ def variant(run: Path, path: Path, number: int, **words: Any) -> Path:
     loaded = load_checkpoint(best_of(run))
     generator = torch.Generator().manual_seed(number)
     tensors = {
-        name: t + 0.1 * torch.randn(t.shape, generator=generator) if t.is_floating_point() else t
+        name: t + 0.1 * torch.randn(t.shape, generator=generator)
+        if t.is_floating_point() and not is_of_gate(name)
+        else t
         for name, t in loaded.tensors.items()
     }
     content = {k: v for k, v in loaded.content.items() if k not in HEAD} | words

@@ -166,7 +166,7 @@ def penultimate(model: nn.Module, standardize: nn.Module, images: Images | Tenso
         return None
     caught: list[Tensor] = []
     hook = model.get_submodule("output").register_forward_pre_hook(
-        lambda _, given: caught.append(given[0].detach().to("cpu", torch.float64))
+        lambda _, given: caught.append(given[0].detach().cpu().double())
     )
     try:
         predict_logits(model, standardize, images)

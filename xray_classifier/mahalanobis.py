@@ -72,7 +72,7 @@ class Cloud:
             ValueError: They are none of a cloud.
             KeyError: One is missing.
         """
-        cloud = cls(*(np.asarray(arrays[name], dtype=np.float64) for name in PARTS))
+        cloud = cls(*(np.array(arrays[name], dtype=np.float64, order="C") for name in PARTS))
         d, k = len(np.atleast_1d(cloud.mean)), len(np.atleast_1d(cloud.variances))
         shapes = tuple(getattr(cloud, name).shape for name in PARTS)
         if shapes != ((d,), (d,), (k, d), (k,), (1,)) or not 0 < k <= d:
@@ -107,7 +107,8 @@ def fit_cloud(points: Floats, most_axes: int | None = None, scaled: bool = True)
 
 def _stored(numbers: Floats) -> Floats:
     """Numbers as a checkpoint will hold them."""
-    return numbers.astype(np.float32).astype(np.float64)
+    # in C order, for sums over arrays of another order differ in their last bits
+    return np.ascontiguousarray(numbers.astype(np.float32), dtype=np.float64)
 
 
 def shrunk_covariance(centred: Floats) -> Floats:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from xray_classifier.data.signature import Signatures
+from xray_classifier.data.signature import THUMB_PX, Signatures
 
 BLOCKS = 8
 """Grey levels are means of 8 x 8 blocks. On children's and adults' chest films 16 x 16 told
@@ -140,7 +140,7 @@ def likeness(signatures: Signatures, typical: Floats) -> Floats:
         signatures: (n,) records of SIGNATURE.
         typical: (32, 32), not flat.
     """
-    flat = signatures["thumb"].reshape(len(signatures), -1).astype(np.float64)
+    flat = signatures["thumb"].reshape(len(signatures), THUMB_PX**2).astype(np.float64)
     flat -= flat.mean(axis=1, keepdims=True)
     pattern = (typical - typical.mean()).ravel()
     norms = np.sqrt((flat * flat).sum(axis=1) * (pattern * pattern).sum())

@@ -134,9 +134,9 @@ class WorkerProcess:
         if content is None or kind not in (FILM, REFUSED, BROKEN):
             return None
         if kind == BROKEN:
-            raise ImportError(content.decode("utf-8", "replace"))
+            raise ImportError(content.tobytes().decode("utf-8", "replace"))
         if kind == REFUSED:
-            return _refusal(content)
+            return _refusal(content.tobytes())
         pixels = np.frombuffer(content, np.uint8, size * size).reshape(size, size)
         return Prepared(pixels, np.frombuffer(content, SIGNATURE, offset=size * size))
 
@@ -227,7 +227,7 @@ def _absolute(path: Path) -> str:
         return str(path)
 
 
-def _refusal(content: bytearray) -> DecodeError | None:
+def _refusal(content: bytes) -> DecodeError | None:
     """What the worker said of a file; None if it is nothing that our own code says."""
     try:
         reason, detail = json.loads(content)

@@ -75,18 +75,18 @@ def decode_film(path: Path, order: WorkOrder) -> Prepared:
     return prepared(film, order.size, order.crop, order.intensity)
 
 
-def frame(kind: bytes, content: bytes, tired: bool = False) -> bytes:
+def frame(kind: bytes, *content: bytes | memoryview, tired: bool = False) -> bytes:
     """A message as it goes through the pipe."""
-    return HEADER.pack(kind, tired, len(content)) + content
+    n_bytes = sum(map(len, content))
+    return b"".join([HEADER.pack(kind, tired, n_bytes), *content])
 
 
-def read_exactly(stream: IO[bytes], n_bytes: int) -> bytearray | None:
-    """The next bytes of a pipe; None where it ends first."""
-    content = bytearray(n_bytes)
-    view = memoryview(content)
+def read_exactly(stream: IO[bytes], n_bytes: int) -> memoryview | None:
+    """The next bytes of a pipe, for the caller to keep; None where it ends first."""
+    content = np.empty(n_bytes, np.uint8).data  # unlike a bytearray, not zeroed before it is filled
     done = 0
     while done < n_bytes:
-        got = stream.readinto(view[done:])  # type: ignore[attr-defined]
+        got = stream.readinto(content[done:])  # type: ignore[attr-defined]
         if not got:
             return None
         done += got
@@ -109,11 +109,11 @@ def serve(decode: Decode = decode_film) -> None:
     _practise(order)
     allowance = _Allowance(order.memory_bytes, order.cpu_s)
     with contextlib.suppress(BrokenPipeError):
-        _write(answers, frame(READY, b""))
+        _write(answers, frame(READY))
         while (content := _request(requests)) is not None:
             allowance.renew()
-            kind, answer = _answer(content.decode("utf-8", "surrogatepass"), order, decode)
-            _write(answers, frame(kind, answer, allowance.is_tired()))
+            kind, parts = _answer(content.decode("utf-8", "surrogatepass"), order, decode)
+            _write(answers, frame(kind, *parts, tired=allowance.is_tired()))
 
 
 def _practise(order: WorkOrder) -> None:
@@ -126,26 +126,32 @@ def _practise(order: WorkOrder) -> None:
     prepared(ramp, order.size, order.crop, order.intensity)
 
 
-def _answer(name: str, order: WorkOrder, decode: Decode) -> tuple[bytes, bytes]:
+Parts = tuple[bytes | memoryview, ...]
+
+
+def _answer(name: str, order: WorkOrder, decode: Decode) -> tuple[bytes, Parts]:
     """Kind and content of the answer to one file."""
     try:
         film = decode(Path(name), order)
     except DecodeError as error:
-        return REFUSED, _refusal(error)
+        return REFUSED, (_refusal(error),)
     except MemoryError:
-        return REFUSED, _refusal(DecodeError("decoder_memory", "decoding it takes too much memory"))
+        refusal = DecodeError("decoder_memory", "decoding it takes too much memory")
+        return REFUSED, (_refusal(refusal),)
     except ImportError as error:  # a broken installation, not a damaged file
-        return BROKEN, str(error).encode("utf-8", "backslashreplace")
-    return FILM, film.pixels.tobytes() + film.signature.tobytes()
+        return BROKEN, (str(error).encode("utf-8", "backslashreplace"),)
+    pixels = np.ascontiguousarray(film.pixels)
+    return FILM, (pixels.ravel().data, film.signature.view(np.uint8).data)
 
 
 def _refusal(error: DecodeError) -> bytes:
     return json.dumps([error.reason, error.detail]).encode()
 
 
-def _request(stream: IO[bytes]) -> bytearray | None:
+def _request(stream: IO[bytes]) -> bytes | None:
     header = read_exactly(stream, HEADER.size)
-    return None if header is None else read_exactly(stream, HEADER.unpack(header)[2])
+    content = None if header is None else read_exactly(stream, HEADER.unpack(header)[2])
+    return None if content is None else content.tobytes()
 
 
 def _write(stream: IO[bytes], content: bytes) -> None:
@@ -195,7 +201,8 @@ class _Allowance:
 
     def __init__(self, memory_bytes: int | None, cpu_s: float | None) -> None:
         self._memory_bytes, self._cpu_s = memory_bytes, cpu_s
-        self._before = self._used = _used_bytes()
+        self._statm = _opened("/proc/self/statm")
+        self._before = self._used = self._used_bytes()
         if sys.platform != "win32":
             import resource
 
@@ -219,20 +226,24 @@ class _Allowance:
 
     def is_tired(self) -> bool:
         """Ask after each film: whether a library has kept so much that a new worker is better."""
-        self._used = _used_bytes()
+        self._used = self._used_bytes()
         if self._memory_bytes is None or self._used is None or self._before is None:
             return False
         return self._used - self._before > self._memory_bytes // 4
 
+    def _used_bytes(self) -> int | None:
+        """Address space of this process; None where the system does not tell."""
+        if self._statm is None:
+            return None
+        self._statm.seek(0)
+        return int(self._statm.read(64).split()[0]) * mmap.PAGESIZE
 
-def _used_bytes() -> int | None:
-    """Address space of this process; None where the system does not tell."""
+
+def _opened(name: str) -> io.FileIO | None:
     try:
-        with open("/proc/self/statm", "rb", buffering=0) as file:  # noqa: PTH123 - per film: fast
-            pages = file.read(64).split()[0]
+        return io.FileIO(name)
     except OSError:
         return None
-    return int(pages) * mmap.PAGESIZE
 
 
 def main() -> None:
