@@ -54,6 +54,7 @@ from xray_classifier.callbacks import Callback, EarlyStopping
 from xray_classifier.config import Config
 from xray_classifier.config_file import load_config
 from xray_classifier.data.decode import film_from_array
+from xray_classifier.data.intensity import ranks
 from xray_classifier.data.loading import Radiographs, run_loading
 from xray_classifier.data.manifest import NpzImages
 from xray_classifier.data.stress import VARIANTS, variants
@@ -119,9 +120,7 @@ def main() -> int:
     copies = stressed_copies(radiographs, config) if _has(arrangements, REFERENCE) else None
     found: dict[str, Any] = {}
     for arrangement in arrangements:
-        answers = [
-            trained(config, radiographs, arrangement, seed, copies) for seed in asked.seeds
-        ]
+        answers = [trained(config, radiographs, arrangement, seed, copies) for seed in asked.seeds]
         found[arrangement.name] = judged(config, radiographs, arrangement, answers)
         print(line_of(arrangement.name, found[arrangement.name]), flush=True)
     summed = {kind: scored(found, kind) for kind in ("single", "ensemble")}
@@ -141,7 +140,9 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("config", metavar="CONFIG")
     parser.add_argument("npz", type=Path, metavar="NPZ")
     parser.add_argument("films", type=Path, metavar="FILMS")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="config overrides")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="config overrides"
+    )
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1], metavar="N")
     names = [REFERENCE, "low", "high"]
     names += [f"{kind}-{n}" for kind in ("exposure", "position") for n in range(1, CLUSTERS + 1)]
@@ -178,9 +179,7 @@ def with_keys(radiographs: Radiographs, keys: Sequence[Key]) -> Radiographs:
     patient = {key.id: key.patient for key in keys}
     manifest = radiographs.manifest
     patients = tuple(patient.get(name) or name for name in manifest.ids)
-    return replace(
-        radiographs, manifest=replace(manifest, patients=patients, patients_known=True)
-    )
+    return replace(radiographs, manifest=replace(manifest, patients=patients, patients_known=True))
 
 
 def arranged(radiographs: Radiographs, keys: Sequence[Key]) -> list[Arrangement]:
@@ -199,9 +198,9 @@ def arranged(radiographs: Radiographs, keys: Sequence[Key]) -> list[Arrangement]
     low, high = extremes(series, numbers)
     left_out |= {"low": low, "high": high}
     raw = np.stack(list(NpzImages(manifest.root).rows([manifest.ids[row] for row in rows])))
-    looks = {"exposure": grey_features(raw), "position": place_features(radiographs.images[rows])}
+    looks = {"exposure": grey_features(raw), "position": place_features(raw)}
     for kind, features in looks.items():
-        cluster = clusters(features)
+        cluster = clusters(features, manifest.targets[rows])
         left_out |= {f"{kind}-{n + 1}": cluster == n for n in range(CLUSTERS)}
     return [arrangement_of(name, rows, patients, out) for name, out in left_out.items()]
 
@@ -253,20 +252,28 @@ def grey_features(images: NDArray[np.uint8]) -> Floats:
 
 
 def place_features(images: NDArray[np.uint8]) -> Floats:
-    """Where the chest lies in prepared images (n, S, S): block means, (n, 49)."""
+    """Where the chest lies in images (n, H, W): block means of pixel ranks, (n, 49)."""
     side = images.shape[1] // THUMBNAIL_PX * THUMBNAIL_PX
-    blocks = images[:, :side, :side].reshape(
-        len(images), THUMBNAIL_PX, side // THUMBNAIL_PX, THUMBNAIL_PX, side // THUMBNAIL_PX
-    )
-    return blocks.mean((2, 4)).reshape(len(images), -1)
+    flat = images.reshape(len(images), -1).astype(np.float32)
+    equal = np.stack([ranks(row) for row in flat]).reshape(images.shape)
+    block = side // THUMBNAIL_PX
+    split = equal[:, :side, :side].reshape(-1, THUMBNAIL_PX, block, THUMBNAIL_PX, block)
+    return np.asarray(split.mean((2, 4)).reshape(len(images), -1), np.float64)
 
 
-def clusters(features: Floats) -> NDArray[np.int64]:
-    """k-means of standardised features (n, f): 0 the largest cluster; (n,)."""
+def clusters(features: Floats, targets: Floats) -> NDArray[np.int64]:
+    """k-means of features (n, f), standardised within each class: 0 is the largest cluster; (n,).
+
+    Without that a cluster would be half a class: sick children lie otherwise, and are exposed
+    otherwise, than healthy ones.
+    """
     from sklearn.cluster import KMeans
 
-    spread = features.std(axis=0)
-    standard = (features - features.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    standard = np.zeros_like(features)
+    for label in (0, 1):
+        own = features[targets == label]
+        spread = own.std(axis=0)
+        standard[targets == label] = (own - own.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     found = KMeans(CLUSTERS, n_init=10, random_state=CLUSTER_SEED).fit_predict(standard)
     order = np.argsort(-np.bincount(found, minlength=CLUSTERS), kind="stable")
     return np.asarray(np.argsort(order)[found], np.int64)
@@ -357,13 +364,17 @@ class Best(Callback):
         self.weights: Mapping[str, torch.Tensor] = {}
 
     def on_epoch_end(self, run: Run) -> None:
-        best = run.history.best(self.monitor) if self.monitor is not None else None
-        if self.monitor is None and run.epoch < run.epochs:
-            return
-        if self.monitor is None or best is None or best == run.epoch:
-            with self.trainer.judged_weights():
-                state = self.trainer.model.state_dict()
-                self.weights = {name: tensor.clone() for name, tensor in state.items()}
+        if self.monitor is not None and self.monitor.best(run.history) == run.epoch - 1:
+            self._keep()
+
+    def on_train_end(self, run: Run) -> None:
+        if not self.weights:
+            self._keep()
+
+    def _keep(self) -> None:
+        with self.trainer.judged_weights():
+            state = self.trainer.model.state_dict()
+            self.weights = {name: tensor.clone() for name, tensor in state.items()}
 
     def restore(self) -> None:
         """Give the model these weights."""
@@ -420,6 +431,7 @@ def figures(
     if answers.stress is not None:
         areas = [auroc(stress_truth, column) for column in answers.stress.T[1:]]
         found["stress_auroc"] = float(np.mean(areas))
+        found["stress_aurocs"] = by_kind(areas)
     for policy in dict.fromkeys([own, *POLICIES]):
         evaluate = config.evaluate.model_copy(update={"threshold": policy})
         point = operating_point(val, answers.val, clusters_of, evaluate, "val", 0)
@@ -428,13 +440,24 @@ def figures(
         calls = calibration.apply(answers.test) >= threshold
         one = {"threshold": threshold, **shares(test, calls)}
         if answers.stress is not None:
-            changed = calibration.apply(answers.stress[:, 1:].ravel()).reshape(len(stress_truth), -1)
+            changed = calibration.apply(answers.stress[:, 1:].ravel()).reshape(
+                len(stress_truth), -1
+            )
             every = [shares(stress_truth, column >= threshold) for column in changed.T]
             one["stress"] = {key: float(np.mean([e[key] for e in every])) for key in every[0]}
         found["policies"][policy] = one
         if policy == own:
             found["calls"] = calls.tolist()
     return found
+
+
+def by_kind(values: Sequence[float]) -> dict[str, float]:
+    """Mean over the strengths of each kind of change, from values in the order of `VARIANTS`."""
+    names = [kind.name for kind, _ in VARIANTS if kind is not None]
+    return {
+        name: float(np.mean([v for v, own in zip(values, names, strict=True) if own == name]))
+        for name in dict.fromkeys(names)
+    }
 
 
 def shares(truth: NDArray[np.int64], calls: NDArray[np.bool_]) -> dict[str, float]:

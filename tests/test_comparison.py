@@ -27,6 +27,7 @@ from xray_classifier.comparison_words import (
     p_text,
     pair_table,
     ranking_table,
+    referring_lines,
     verdict,
     warning_lines,
     without_line,
@@ -220,23 +221,17 @@ def test_the_bootstrap_of_decisions_is_as_wide_as_resampling_by_hand():
     assert (d.ci_low, d.ci_high) == pytest.approx((low, high), abs=0.015)
 
 
-def test_a_referred_image_is_neither_right_nor_wrong():
+def test_a_referred_image_is_decided_at_the_threshold_and_counted():
     one, two = table(), table("two", seed=1)
     decisions = ("refer",) * 10 + two.decisions[10:]
     found = compared(one, table("two", seed=1, decisions=decisions))
     pair = found.pairs[0]
     assert pair.n_referred == 10
-    assert pair.differences["auroc"].n == N  # its score is known all the same
-    rest = compared(*(
-        table(t.name, paths=t.paths[10:], targets=t.targets[10:], scores=t.scores[10:],
-              p_sick=t.p_sick[10:], decisions=t.decisions[10:], patients=t.patients[10:],
-              hashes=t.hashes[10:], in_training=t.in_training[10:])
-        for t in (one, two)
-    ))  # fmt: skip
-    for name in ("accuracy", "sensitivity", "specificity"):
-        assert pair.differences[name] == rest.pairs[0].differences[name]
-    assert "10 that either refers are in no test of decisions" in str(decision_line(pair))
+    assert pair.differences == compared(one, two).pairs[0].differences
+    assert "10 that either leaves to a person are decided here too" in str(decision_line(pair))
     assert next(s for s in found.standings if s.place == 1).n_referred == 10
+    lines = referring_lines(found, [one, table("two", seed=1, decisions=decisions)])
+    assert lines[0].startswith("B leaves 10 of")
 
 
 def test_images_that_trained_a_model_are_counted_and_left_out_once_more():

@@ -51,6 +51,7 @@ COLUMNS = [
     "decision",
     "in_training",
     "pixel_hash",
+    "reason",
 ]
 
 
@@ -336,11 +337,18 @@ def test_an_unreadable_image_keeps_its_row_and_the_code_is_4(
     assert (said.json["n"], said.json["n_unreadable"]) == (31, 1)
     rows = {r["path"]: r for r in rows_of(tmp_path / "o" / "predictions.csv")}
     empty = rows.pop("sick/film010.png")
-    assert [empty[c] for c in COLUMNS] == ["sick/film010.png", "sick", "", "all", *[""] * 6]
+    assert [empty[c] for c in COLUMNS] == [
+        "sick/film010.png",
+        "sick",
+        "",
+        "all",
+        *[""] * 6,
+        "unreadable",
+    ]
     before = {r["path"]: r for r in rows_of(tmp_path / "before" / "predictions.csv")}
     del before["sick/film010.png"]
     assert rows == before
-    assert "cannot be read" in said.err
+    assert "1 of 32 images cannot be used and are in no metric (not_an_image: 1)" in said.err
 
 
 def folder_run(tmp_path: Path, program: Program) -> Path:
@@ -359,18 +367,19 @@ def folder_run(tmp_path: Path, program: Program) -> Path:
 def test_data_that_changed_since_training_are_refused(tmp_path: Path, program: Program) -> None:
     run = folder_run(tmp_path, program)
     films = tmp_path / "films"
-    assert program("evaluate", run, "-o", tmp_path / "o").code == 0
+    words = ("evaluate", run, "--force", "-o", tmp_path / "o")
+    assert program(*words).code == 0
     (films / "sick" / "film020.png").touch()
-    assert program("evaluate", run, "-o", tmp_path / "o").code == 0
+    assert program(*words).code == 0
     whole = (films / "sick" / "film020.png").read_bytes()
     save_film(films / "sick" / "film020.png", 9999)
-    said = program("evaluate", run, "-o", tmp_path / "o")
+    said = program(*words)
     assert said.code == 3
     assert "changed since this model was trained" in said.err
     (films / "sick" / "film020.png").write_bytes(whole)
-    assert program("evaluate", run, "-o", tmp_path / "o").code == 0
+    assert program(*words).code == 0
     (films / "sick" / "film020.png").rename(films / "healthy" / "extra.png")
-    assert program("evaluate", run, "-o", tmp_path / "o").code == 3
+    assert program(*words).code == 3
     shutil.rmtree(films)
     assert program("evaluate", run, "-o", tmp_path / "o").code == 2
 
@@ -426,8 +435,8 @@ def test_the_test_curve_is_drawn_when_the_test_split_is_judged_and_only_then(
         return b"png"
 
     monkeypatch.setattr("xray_classifier.evaluation.draw_curves", note)
-    for words in (["--split", "val"], ["--split", "test"], ["--data", hospital]):
-        assert program("evaluate", tiny_run, *words, "-o", tmp_path / "o").code == 0
+    for words in (["--split", "val"], ["--split", "test"], ["--data", str(hospital)]):
+        assert program("evaluate", tiny_run, *words, "-o", tmp_path / words[1]).code == 0
     assert drawn == [None, tiny_run / "history_test.csv", None]
 
 

@@ -179,14 +179,14 @@ def test_what_if_is_solved_on_validation_and_changes_nothing_else(
     other = metrics_in(again)
     assert by_policy["spec=0.8"]["threshold"] == other["threshold"]
     assert by_policy["spec=0.8"]["sensitivity"] == other["metrics"]["sensitivity"]["value"]
-    program("evaluate", tiny_run, "-o", tmp_path / "usual", "--what-if")
+    program("evaluate", tiny_run, "-o", tmp_path / "usual", "--what-if", "usual")
     assert len(metrics_in(tmp_path / "usual")["what_if"]) == 7
 
 
 def test_a_condition_that_fails_ends_with_9_after_all_is_written(
     tiny_run: Path, tmp_path: Path, program: Program
 ) -> None:
-    words = ("evaluate", tiny_run, "-o", tmp_path / "o")
+    words = ("evaluate", tiny_run, "--force", "-o", tmp_path / "o")
     assert program(*words, "--require", "auroc>=0.0").code == 0
     said = program(*words, "--require", "auroc>=1.01", "--require", "brier<=0")
     assert said.code == 9
@@ -203,7 +203,7 @@ def test_looks_are_counted_by_the_images_whatever_the_run(
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     first = program("evaluate", tiny_run, "-o", tmp_path / "a")
-    assert "the first look at these images" in first.out
+    assert "the first look at exactly these images" in first.out
     assert "looked at 2 times with 1 model" in program(
         "evaluate", tiny_run, "-o", tmp_path / "b"
     ).out  # fmt: skip

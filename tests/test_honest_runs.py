@@ -108,7 +108,7 @@ def test_unreadable_test_images_of_the_run_stay_in_sight(program: Program, tmp_p
     result = trained(program, films, tmp_path, "data.unreadable=exclude")
     said = program("evaluate", result["run_dir"], "-o", tmp_path / "judged")
     assert said.code == 4
-    assert "1 of 24 images cannot be read" in said.out
+    assert "1 of 24 images cannot be used" in said.out
     rows = rows_of(tmp_path / "judged" / "predictions.csv")
     assert len(rows) == 24
     empty = [row["path"] for row in rows if not row["p_sick"]]
@@ -226,7 +226,8 @@ def test_a_threshold_for_a_number_is_refused(program: Program, tmp_path: Path) -
     assert "predicts a number" in said.err
     assert program("evaluate", run, "-o", tmp_path / "j").code == 0
     rows = rows_of(tmp_path / "j" / "predictions.csv")
-    columns = ["path", "label", "patient", "split", "prediction", "in_training", "pixel_hash"]
+    head = ["path", "label", "patient", "split", "prediction"]
+    columns = [*head, "in_training", "pixel_hash", "reason"]
     assert list(rows[0]) == columns
     names = json.loads((tmp_path / "j" / "metrics.json").read_bytes())["metrics"]
     errors = np.array([float(row["prediction"]) - float(row["label"]) for row in rows])

@@ -18,6 +18,7 @@ from xray_classifier.judgement import Judgement, judge
 from xray_classifier.judgement_files import judgement_figures, write_judgement
 from xray_classifier.judgement_table import prediction_table
 from xray_classifier.judgement_words import in_words
+from xray_classifier.run_curves import LossCurves
 from xray_classifier.terminal import Terminal
 
 __all__ = ["tiny_run"]
@@ -133,7 +134,10 @@ def test_loss_curves_are_shown_where_the_run_is_at_hand(
         monkeypatch.setattr(f"xray_classifier.report_figures.{name}", lambda j: "drawn")
     j = judged(classifier, radiographs)
     assert "loss_curves.png" not in judgement_figures(j, None)
-    assert judgement_figures(j, b"\x89PNG")["loss_curves.png"].png == b"\x89PNG"
+    for tested in (False, True):
+        picture = judgement_figures(j, LossCurves(b"\x89PNG", tested))["loss_curves.png"]
+        assert picture.png == b"\x89PNG"
+        assert ("not used for any choice" in picture.alt) == tested
 
 
 def test_an_undefined_value_is_called_undefined(

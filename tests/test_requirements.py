@@ -71,5 +71,7 @@ def test_a_medmnist_file_reads_back_as_its_evaluator_reads_it() -> None:
 
 def test_a_name_that_is_no_set_is_refused() -> None:
     assert check_flag("pneumoniamnist_224") == "pneumoniamnist_224"
+    with pytest.raises(UsageError, match="two classes"):
+        check_flag("pneumonia")
     with pytest.raises(UsageError, match="--medmnist"):
         check_flag("../x")

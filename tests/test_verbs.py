@@ -125,8 +125,8 @@ def test_what_a_number_cannot_be_asked_is_refused_before_a_look(
     said = program("train", "-c", "mlp", "-q", "-o", tmp_path / "runs", *keys)
     assert said.code == 0, said.err  # a column called label beside the one of the numbers
     [run] = (tmp_path / "runs").glob("*_mlp")
-    for option in (("--stress",), ("--by", "label"), ("--medmnist", "x"), ("--prevalence", "0.1"),
-                   ("--what-if", "usual")):  # fmt: skip
+    for option in (("--stress",), ("--by", "label"), ("--medmnist", "pneumoniamnist"),
+                   ("--prevalence", "0.1"), ("--what-if", "usual")):  # fmt: skip
         said = program("evaluate", run, "-o", tmp_path / "o", *option)
         assert said.code == 2
         assert "predicts a number" in said.err
@@ -167,7 +167,8 @@ def test_an_edited_card_is_not_overwritten(
     program("evaluate", tiny_run, "-o", tmp_path / "o")
     card = tmp_path / "o" / "model_card.md"
     card.write_text(card.read_text() + "\nOur own words.\n")
-    program("evaluate", tiny_run, "-o", tmp_path / "o")
+    assert program("evaluate", tiny_run, "-o", tmp_path / "o").code == 6
+    program("evaluate", tiny_run, "--force", "-o", tmp_path / "o")
     assert card.read_text().endswith("Our own words.\n")
 
 

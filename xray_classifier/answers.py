@@ -61,11 +61,11 @@ def answer_columns(task: str, re_weighted: bool) -> tuple[str, ...]:
         re_weighted: Whether a prevalence was stated.
     """
     if task == "regress":
-        return ("path", "status", "reason", "prediction", "in_training")
+        return ("path", "status", "reason", "prediction", "in_training", "ood_score")
     at_prevalence = ("p_at_prevalence",) if re_weighted else ()
     return (
         "path", "status", "reason", "p_sick", "decision", "threshold", "p_raw", "logit",
-        *at_prevalence, "in_training",
+        *at_prevalence, "in_training", "ood_score",
     )  # fmt: skip
 
 
@@ -73,6 +73,11 @@ def failure(reason: str, n_columns: int) -> tuple[Any, ...]:
     """What follows the name of an image that has no answer: status, reason, and nothing else."""
     status = "rejected" if reason in REJECTED else "failed"
     return (status, reason, *([None] * (n_columns - 2)))
+
+
+def refusal(reason: str, ood_score: float, n_columns: int) -> tuple[Any, ...]:
+    """What follows the name of an image that the gate refuses: no answer, but how strange it is."""
+    return ("rejected", reason, *([None] * (n_columns - 3)), ood_score)
 
 
 def at_place(values: NDArray[np.float64] | None, place: int) -> tuple[float, ...]:

@@ -128,8 +128,8 @@ def build_parser(
     found = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb")
     verbs: dict[str, argparse.ArgumentParser] = {}
     for add in (
-        _add_train, _add_evaluate, _add_predict, _add_compare, _add_report, _add_plan, _add_sample_size,
-        _add_check, _add_init, _add_config, _add_export, _add_cache, _add_doctor,
+        _add_train, _add_evaluate, _add_predict, _add_compare, _add_report, _add_plan,
+        _add_sample_size, _add_check, _add_init, _add_config, _add_export, _add_cache, _add_doctor,
     ):  # fmt: skip
         add(found, verbs)
     for verb, recipe in recipes.items():
@@ -223,6 +223,8 @@ def _add_evaluate(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None
                       "with a few values)")  # fmt: skip
     more.add_argument("--what-if", action="append", default=[], metavar="T",
                       help="try another threshold too; 'usual' tries seven")  # fmt: skip
+    group.add_argument("--force", action="store_true",
+                       help="write into a DIR that holds an evaluation")  # fmt: skip
     more.add_argument("--plan", type=Path, metavar="FILE",
                       help="plan to hold this against (default: plan.json in the run)")  # fmt: skip
     more.add_argument(

@@ -250,7 +250,6 @@ def _checkpoints_near(path: Path, kind: str) -> list[str]:
     while not os.path.isdir(folder) and folder != folder.parent:  # noqa: PTH112
         folder = folder.parent
     patterns = (f"{'*/' * depth}{kind}.safetensors" for depth in range(4))
-    folders = (folder, folder.absolute().parent)
-    found = {f for pattern in patterns for place in folders for f in place.glob(pattern)}
+    found = {f for pattern in patterns for f in folder.glob(pattern)}
     newest = sorted(found, key=lambda f: f.stat().st_mtime, reverse=True)[:5]
     return [printable(f) for f in newest]

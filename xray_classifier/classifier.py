@@ -4,7 +4,7 @@ A checkpoint holds one network or, as an ensemble, several; both answer alike.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from xray_classifier.answers import OK, Scores, answer_columns, at_place, failure
+from xray_classifier.answers import OK, Scores, answer_columns, at_place, failure, refusal
 from xray_classifier.calibration import Calibration
 from xray_classifier.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from xray_classifier.data.dataset import Standardize
@@ -43,6 +43,10 @@ from xray_classifier.refer import ReferBand, curve_prevalence
 
 Image = str | os.PathLike[str] | NDArray[Any]
 """A file, or an array (H, W) or RGB (H, W, 3) of uint8, uint16 or float in [0, 1]."""
+
+GateOf = Callable[[NDArray[np.uint8], Signatures], tuple[Sequence[float], Sequence[str]]]
+"""How strange images (n, S, S) with signatures (n,) are, and why each is refused, `` if it is not;
+such as a method that looks at `Classifier.strangeness`."""
 
 TASKS = ("classify", "regress")
 PARTS = {
@@ -243,20 +247,21 @@ class Classifier:
         return answer_columns(self.task, self.prevalence is not None)
 
     def rows(
-        self, names: Sequence[str], attempts: Sequence[Prepared | DecodeError]
+        self,
+        names: Sequence[str],
+        attempts: Sequence[Prepared | DecodeError],
+        gate_of: GateOf | None = None,
     ) -> list[tuple[Any, ...]]:
         """Rows of a table of predictions.
 
         Args:
             names: What the `path` column says, length n.
             attempts: What `attempt` gave, length n.
+            gate_of: Gives `ood_score` and a reason to refuse, or ``, for images (m, S, S) and their
+                signatures (m,); None leaves `ood_score` empty and refuses nothing.
         """
         films = [film for film in attempts if not isinstance(film, DecodeError)]
-        answers: Iterator[tuple[Any, ...]] = iter(())
-        if films:
-            scores = self.score(np.stack([film.pixels for film in films]))
-            seen = self.images_seen(np.concatenate([film.signature for film in films]))
-            answers = self._answers(scores, seen)
+        answers = iter(self._answers(films, gate_of) if films else ())
         return [
             (name, *failure(film.reason, len(self.columns) - 1))
             if isinstance(film, DecodeError)
@@ -264,15 +269,24 @@ class Classifier:
             for name, film in zip(names, attempts, strict=True)
         ]
 
-    def _answers(self, scores: Scores, seen: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    def _answers(
+        self, films: Sequence[Prepared], gate_of: GateOf | None
+    ) -> Iterator[tuple[Any, ...]]:
         """What follows the name in each row."""
-        if self.task == "regress":
-            return ((OK, "", float(x), s) for x, s in zip(scores.logits, seen, strict=True))
+        images = np.stack([film.pixels for film in films])
+        signatures = np.concatenate([film.signature for film in films])
+        scores, seen = self.score(images), self.images_seen(signatures)
         moved = None if self.prevalence is None else self.p_at_prevalence(scores.p_sick)
-        return (
-            (OK, "", *scores.answer(place, self.threshold), *at_place(moved, place), seen[place])
-            for place in range(len(seen))
-        )
+        strange, reasons = (None, None) if gate_of is None else gate_of(images, signatures)
+        for place in range(len(films)):
+            score = None if strange is None else float(strange[place])
+            if reasons is not None and reasons[place]:
+                yield refusal(reasons[place], float(score or 0.0), len(self.columns) - 1)
+            elif self.task == "regress":
+                yield (OK, "", float(scores.logits[place]), seen[place], score)
+            else:
+                answer = scores.answer(place, self.threshold)
+                yield (OK, "", *answer, *at_place(moved, place), seen[place], score)
 
     def images_seen(self, signatures: Signatures) -> tuple[str, ...]:
         """Whether each image was in the training data: yes, possible, no; `` if nothing tells.

@@ -218,6 +218,7 @@ def _evaluate(arguments: argparse.Namespace, terminal: Terminal) -> int:
             medmnist=arguments.medmnist,
             films=arguments.films,
             plan=arguments.plan,
+            force=arguments.force,
         ),
     )
     if arguments.json:

@@ -70,7 +70,9 @@ class SharedImages:
         clusters: Patient numbers, shape (n,), see `patient_clusters`.
         scores: Logits or predicted numbers, shape (k, n).
         p_sick: Calibrated probabilities, shape (k, n).
-        decisions: SICK, HEALTHY or NO_ANSWER, shape (k, n).
+        decisions: SICK or HEALTHY at each model's threshold, a referred image too; NO_ANSWER
+            where nothing tells, shape (k, n).
+        referred: Which images a model leaves to a person, shape (k, n).
         trained_on: Whether a model certainly learnt from an image, shape (k, n).
         n_unreadable: Images of each table that its model could not read.
         n_not_shared: Images of each table that another table lacks.
@@ -85,6 +87,7 @@ class SharedImages:
     scores: FloatArray
     p_sick: FloatArray
     decisions: IntArray
+    referred: BoolArray
     trained_on: BoolArray
     n_unreadable: tuple[int, ...]
     n_not_shared: tuple[int, ...]
@@ -120,6 +123,7 @@ class SharedImages:
             scores=self.scores[:, rows],
             p_sick=self.p_sick[:, rows],
             decisions=self.decisions[:, rows],
+            referred=self.referred[:, rows],
             trained_on=self.trained_on[:, rows],
         )
 
@@ -163,7 +167,10 @@ def shared_images(tables: Sequence[PredictionTable], intersect: bool = False) ->
         clusters=patient_clusters(np.array(patients, dtype=object), len(patients)),
         scores=np.array([t.scores[rows] for t, rows in pairs]),
         p_sick=np.array([t.p_sick[rows] for t, rows in pairs]),
-        decisions=np.array([[ANSWERS[t.decisions[row]] for row in rows] for t, rows in pairs]),
+        decisions=np.array([_decided(table)[rows] for table, rows in pairs]),
+        referred=np.array(
+            [[table.decisions[row] == "refer" for row in rows] for table, rows in pairs]
+        ),
         trained_on=np.array([[t.in_training[row] == "yes" for row in rows] for t, rows in pairs]),
         n_unreadable=tuple(int(np.isnan(t.scores).sum()) for t in tables),
         n_not_shared=tuple(len(t.paths) - len(common) for t in tables),
@@ -210,6 +217,14 @@ def _differing_sets(tables: Sequence[PredictionTable], common: set[str]) -> str:
 def _same_pictures(tables: Sequence[PredictionTable]) -> bool:
     shared = set(tables[0].hashes).intersection(*(table.hashes for table in tables[1:])) - {""}
     return bool(shared)
+
+
+def _decided(table: PredictionTable) -> IntArray:
+    """The decision on each row at the model's threshold, shape (n,)."""
+    if table.threshold is None:
+        return np.array([ANSWERS[decision] for decision in table.decisions], dtype=np.int64)
+    found = np.where(table.p_sick >= table.threshold, SICK, HEALTHY)
+    return np.where(np.isnan(table.p_sick), NO_ANSWER, found).astype(np.int64)
 
 
 def _refuse_other_images(

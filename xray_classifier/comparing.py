@@ -174,8 +174,8 @@ def _in_words(comparison: Comparison, tables: Sequence[PredictionTable]) -> Iter
     yield ""
     if several:
         yield from ranking_table(comparison, tables)
-        yield from referring_lines(comparison, tables)
         yield ""
+    yield from referring_lines(comparison, tables)
     for pair in comparison.pairs:
         if not several:
             yield from pair_table(pair)

@@ -59,8 +59,8 @@ class Pair:
         first: Place of the first among the models.
         second: Place of the second.
         differences: By metric: auroc and DECIDED, or mae.
-        n_differing: Images on which they decide differently, a referral being a decision.
-        n_referred: Images that either refers, which are in no test of decisions.
+        n_differing: Images on which they decide differently, each at its own threshold.
+        n_referred: Images that either leaves to a person; they are decided here all the same.
         n_trained_on: Images that certainly trained either.
         without: `differences` without those; None where there are none, or no others.
     """
@@ -159,7 +159,7 @@ def _standing(images: SharedImages, k: int, seed: int, n_resamples: int, level: 
         name: ratio(int(right[decided & among].sum()), int((decided & among).sum()))
         for name, among in _among(images).items()
     }
-    return Standing(k, Estimate(area, *interval, method, n), shares, int((~decided).sum()))
+    return Standing(k, Estimate(area, *interval, method, n), shares, int(images.referred[k].sum()))
 
 
 def _worth(standing: Standing) -> tuple[float, float, int]:
@@ -199,7 +199,7 @@ def _pair(images: SharedImages, i: int, j: int, seed: int, n_resamples: int, lev
         second=j,
         differences=_differences(images, i, j, seed, n_resamples, level),
         n_differing=int((one != other).sum()),
-        n_referred=int(((one == NO_ANSWER) | (other == NO_ANSWER)).sum()) if classify else 0,
+        n_referred=int((images.referred[i] | images.referred[j]).sum()) if classify else 0,
         n_trained_on=int(known.sum()),
         without=without,
     )

@@ -50,7 +50,8 @@ def find_predictions(path: Path, split: str) -> tuple[str, Path]:
     if not found:
         raise UsageError(
             f"{printable(path)} has no evaluation on the {printable(split)} split; run "
-            f"`{command('evaluate', path, '--split', split)}` first"
+            f"`{command('evaluate', path, '--split', split)}` first, or name the folder that an "
+            "evaluation was written into with -o"
         )
     return name, max(found, key=_age) / "predictions.csv"
 

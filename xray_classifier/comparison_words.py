@@ -140,7 +140,7 @@ def decision_line(pair: Pair) -> str | None:
         return f"{a} and {b} decide alike on all images"
     left_out = ""
     if pair.n_referred:
-        left_out = f"; {pair.n_referred:,} that either refers are in no test of decisions"
+        left_out = f"; {pair.n_referred:,} that either leaves to a person are decided here too"
     mid = "" if math.isnan(test.mid_p) else f", mid-p {p_cell(test.mid_p)}"
     return (
         f"each at its own threshold, {a} and {b} decide differently on {pair.n_differing:,} "
@@ -161,15 +161,14 @@ def without_line(comparison: Comparison, pair: Pair) -> str | None:
 
 
 def referring_lines(comparison: Comparison, tables: Sequence[PredictionTable]) -> list[str]:
-    """Which models refer images, so that their shares are of the others alone."""
+    """Which models leave images to a person, which are decided here all the same."""
     found = []
     for place, table in enumerate(tables):
         n = sum(decision == "refer" for decision in table.decisions)
         if n:
             found.append(
-                f"{letter(place)} refers {n:,} of {len(table.paths):,} images to a person; its "
-                "sensitivity and specificity are of the others, and not comparable with those of a "
-                "model that decides all"
+                f"{letter(place)} leaves {n:,} of {len(table.paths):,} images to a person; here "
+                "they are decided at its threshold, so that all models decide on the same images"
             )
     return found
 

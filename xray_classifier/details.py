@@ -1,5 +1,6 @@
 """What stands behind a judged split: operating point, calibration, patients, baselines."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from xray_classifier.classifier import Classifier
 from xray_classifier.data.loading import Radiographs
 from xray_classifier.estimates import Estimate, prevalence_metrics, summary_metrics
 from xray_classifier.patient_level import PatientLevel, patient_level
-from xray_classifier.refer import ReferBand
+from xray_classifier.refer import ReferBand, error_with_band
 from xray_classifier.subgroups import Subgroup, subgroups
 
 CALIBRATION_METRICS = ("brier", "ece", "calibration_slope", "calibration_intercept")
@@ -57,6 +58,7 @@ class Details:
         after: The same of the calibrated probabilities.
         refer: Probabilities that get no decision, or None.
         stored_refer: Whether the checkpoint stores such a band, used or not.
+        refer_error: Share of wrong answers among images outside the band; NaN without one.
         prevalence: Share of sick on this split.
         at_prevalence: For a stated prevalence, or None.
         patients: Where patients have several images, else None.
@@ -70,6 +72,7 @@ class Details:
     after: Mapping[str, Estimate]
     refer: ReferBand | None
     stored_refer: bool
+    refer_error: float
     prevalence: float
     at_prevalence: AtPrevalence | None
     patients: PatientLevel | None
@@ -86,7 +89,9 @@ class Details:
                 "before": {name: asdict(estimate) for name, estimate in self.before.items()},
                 "after": {name: asdict(estimate) for name, estimate in self.after.items()},
             },
-            "refer": None if self.refer is None else self.refer.to_dict(),
+            "refer": None
+            if self.refer is None
+            else {**self.refer.to_dict(), "error_here": self.refer_error},
             "prevalence": {
                 "data": self.prevalence,
                 "stated": None if moved is None else moved.to_dict(),
@@ -135,6 +140,9 @@ def run_details(
         after=_calibrated(labels, scores.logits, scores.p_sick, groups, seed),
         refer=classifier.refer,
         stored_refer=classifier.content.get("refer") is not None,
+        refer_error=math.nan
+        if classifier.refer is None
+        else error_with_band(labels, scores.p_sick, classifier.refer, classifier.threshold),
         prevalence=float(labels.mean()),
         at_prevalence=_at_prevalence(classifier, labels, scores, groups, seed),
         patients=patient_level(
@@ -165,7 +173,15 @@ def _calibrated(
 ) -> dict[str, Estimate]:
     """How well probabilities mean what they say."""
     return summary_metrics(
-        labels, logits, probabilities, 0.5, groups, seed, names=CALIBRATION_METRICS, min_patients=0
+        labels,
+        logits,
+        probabilities,
+        0.5,
+        groups,
+        seed,
+        names=CALIBRATION_METRICS,
+        n_resamples=2000,  # as in the table of all metrics, so that both say the same
+        min_patients=0,
     )
 
 

@@ -1,7 +1,10 @@
 """What stands behind a judged split, as one would say it."""
 
+import math
+
 from xray_classifier.details import LABEL_SHIFT, AtPrevalence, Details
 from xray_classifier.estimate_words import percent, with_interval
+from xray_classifier.files import printable
 from xray_classifier.operating_estimates import estimate_of
 
 CHOSEN_ON = {
@@ -31,9 +34,34 @@ def in_words(details: Details, by_contract: bool) -> list[str]:
             f"{with_interval(found['auroc'])}, {percent(found['sensitivity'])} sensitivity, "
             f"{percent(found['specificity'])} specificity"
         )
+    if details.subgroups:
+        words.append(_subgroup_words(details))
     if details.baselines is not None:
         words.append(details.baselines.in_words())
     return words
+
+
+def _subgroup_words(details: Details) -> str:
+    """Between which groups the model differs most."""
+    columns = ", ".join(dict.fromkeys(group.column for group in details.subgroups))
+    told = [
+        group
+        for group in details.subgroups
+        if not group.warning.startswith(("too few", "one class"))
+        and not math.isnan(group.metrics["under_diagnosis_rate"].value)
+    ]
+    said = f"by {printable(columns)}: {len(details.subgroups)} groups, in the report"
+    if len(told) < 2:
+        return f"{said}; too few patients in them to say more"
+    rates = {
+        f"{printable(group.column)} {printable(group.value)}": group.metrics["under_diagnosis_rate"]
+        for group in told
+    }
+    least, most = (pick(rates, key=lambda name: rates[name].value) for pick in (min, max))
+    return (
+        f"{said}; of the sick, {percent(rates[least])} are missed in {least} and "
+        f"{percent(rates[most])} in {most}"
+    )
 
 
 def operating_words(details: Details) -> list[str]:
@@ -70,7 +98,9 @@ def refer_words(details: Details) -> str:
         )
     return (
         f"a p_sick from {band.low:.3g} to {band.high:.3g} is referred: chosen on {where} for at "
-        f"most {band.target_error:.1%} errors, where it referred {band.share_referred:.0%}"
+        f"most {band.target_error:.1%} errors, where it referred {band.share_referred:.0%}; below "
+        f"it the answer is healthy, above it sick, and here {details.refer_error:.1%} of these "
+        "answers are wrong"
     )
 
 

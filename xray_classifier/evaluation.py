@@ -1,7 +1,8 @@
 """`evaluate`: a saved model judged on the run's own held-out images or on others."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,10 @@ from xray_classifier.judgement import Judgement, judge
 from xray_classifier.judgement_files import FILMS, write_judgement
 from xray_classifier.judgement_words import in_words
 from xray_classifier.medmnist import check_flag, medmnist_name, medmnist_text
-from xray_classifier.requirements import parse_requirements
+from xray_classifier.requirements import Requirement, parse_requirements
 from xray_classifier.run_curves import LossCurves, draw_curves
 from xray_classifier.run_extras import run_extras
-from xray_classifier.run_folder import time_stamp
+from xray_classifier.run_folder import fresh_folder, time_stamp
 from xray_classifier.terminal import Terminal, command
 
 
@@ -43,6 +44,7 @@ class Asked:
         medmnist: Name of a MedMNIST set to write predictions for, or None.
         plan: A plan to hold this evaluation against; None: plan.json in the run, if there is one.
         films: Worst errors of each kind to show as films in the report; 0 shows none.
+        force: Write into a folder that holds an evaluation already.
     """
 
     by: tuple[str, ...] | None = None
@@ -52,6 +54,7 @@ class Asked:
     medmnist: str | None = None
     plan: Path | None = None
     films: int = FILMS
+    force: bool = False
 
 
 NOTHING_MORE = Asked()
@@ -122,11 +125,44 @@ def run_evaluation(
         terminal.say(f"evaluating {'all images' if chosen == 'all' else f'the {chosen} split'}")
     if flag is not None and len(judged_rows(radiographs, chosen)) < _n_members(radiographs, chosen):
         raise UsageError("--medmnist needs an answer for every image, and some cannot be read")
+    if out is not None:
+        _refuse_to_mix(out, asked.force)
     folder = out or _default_folder(classifier, config)
-    if (folder / "history.csv").exists() or (folder / "members").exists():
-        raise OutputError(f"{printable(folder)} is a run folder; name another with -o")
+    is_new = out is None or not out.exists()
     make_folder(folder)
-    own = data is None
+    with _gone_if_empty(folder, is_new):
+        return _judged_into(
+            folder, classifier, radiographs, chosen, config, terminal,
+            own=data is None, asked=asked, requirements=requirements, policies=policies, flag=flag,
+        )  # fmt: skip
+
+
+@contextmanager
+def _gone_if_empty(folder: Path, is_new: bool) -> Iterator[None]:
+    """Leave no empty folder behind where the work ends early."""
+    try:
+        yield
+    finally:
+        if is_new:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
+
+
+def _judged_into(
+    folder: Path,
+    classifier: Classifier,
+    radiographs: Radiographs,
+    chosen: str,
+    config: DataConfig,
+    terminal: Terminal,
+    *,
+    own: bool,
+    asked: Asked,
+    requirements: Sequence[Requirement],
+    policies: Sequence[str],
+    flag: str | None,
+) -> EvaluationResult:
+    """Judge a split and write all files; arguments as in `run_evaluation`, made ready."""
     seed = int(classifier.content["seed"])
     judgement = judge(classifier, radiographs, chosen, own=own, seed=seed, by=asked.by)
     extras = run_extras(
@@ -134,8 +170,9 @@ def run_evaluation(
         own=own, policies=policies, stress=asked.stress, requirements=requirements,
         workers=config.workers, plan_path=asked.plan,
     )  # fmt: skip
-    judgement = replace(judgement, extras=extras)
-    curves = _run_curves(classifier, with_test=chosen == "test" and data is None)
+    source = "" if own or config.path is None else printable(config.path.name)
+    judgement = replace(judgement, extras=extras, source=source)
+    curves = _run_curves(classifier, with_test=chosen == "test" and own)
     written = write_judgement(
         folder, judgement, classifier, radiographs, curves=curves, films=asked.films
     )
@@ -143,7 +180,7 @@ def run_evaluation(
         written.append(_write_medmnist(folder, flag, judgement, classifier))
     terminal.say("\n".join(in_words(judgement)))
     terminal.say(f"written to {printable(folder)}: {', '.join(f.name for f in written)}")
-    terminal.say(f"Next: {command('predict', path, 'FOLDER', '-o', 'predictions.csv')}")
+    terminal.say(f"Next: {command('predict', classifier.path, 'FOLDER', '-o', 'predictions.csv')}")
     content = judgement.metrics_json()
     return EvaluationResult(
         out=str(folder),
@@ -155,6 +192,20 @@ def run_evaluation(
         in_training=content["in_training"],
         unmet=extras.unmet,
     )
+
+
+def _refuse_to_mix(folder: Path, force: bool) -> None:
+    """Refuse a folder that holds a run, or another evaluation.
+
+    Raises:
+        OutputError: It does.
+    """
+    if (folder / "history.csv").exists() or (folder / "members").exists():
+        raise OutputError(f"{printable(folder)} is a run folder; name another with -o")
+    if (folder / "metrics.json").exists() and not force:
+        raise OutputError(
+            f"{printable(folder)} holds an evaluation; name another folder with -o, or add --force"
+        )
 
 
 def _refuse_for_numbers(classifier: Classifier, asked: Asked, prevalence: float | None) -> None:
@@ -191,7 +242,7 @@ def _default_folder(classifier: Classifier, config: DataConfig) -> Path:
     name = config.path.stem if config.path is not None else "phantoms"
     run = run_of(classifier.path)
     parent = Path() if run is None else run
-    return parent / "eval" / f"{name}-{time_stamp()}"
+    return fresh_folder(parent / "eval", f"{name}-{time_stamp()}")
 
 
 def _run_curves(classifier: Classifier, with_test: bool) -> LossCurves | None:

@@ -389,7 +389,11 @@ def deidentification(facts: Facts) -> Said | None:
     """What the run keeps of patients."""
     if not facts.content or is_synthetic(facts):
         return None
-    kept = "none" if facts.said("memory") is None else "keyed hashes of images and patients"
+    kept = (
+        "none"
+        if facts.said("memory") is None
+        else "hashes of the training images, keyed hashes of their patients"
+    )
     return Said(
         f"the checkpoint keeps of its training data: {kept}; DICOM Patient IDs are kept as keyed "
         "hashes only",

@@ -82,7 +82,8 @@ def own_images(classifier: Classifier, config: DataConfig, terminal: Terminal) -
     """
     radiographs = run_loading(config, classifier.task, terminal)  # type: ignore[arg-type]
     for warning in radiographs.warnings:
-        terminal.say(f"note: {warning}")
+        if not warning.startswith("SHORTCUT"):  # the judgement tells where it comes near
+            terminal.say(f"note: {warning}")
     if radiographs.fingerprint() != classifier.content.get("fingerprint"):
         raise DataError(
             f"the data at {printable(config.path or 'the run')} changed since this model was "

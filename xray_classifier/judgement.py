@@ -1,6 +1,7 @@
 """One split judged: numbers with intervals, for its files, its page and its words."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -26,6 +27,8 @@ from xray_classifier.familiarity import (
     own_familiarity,
 )
 from xray_classifier.files import without_nan
+from xray_classifier.operating_points import OperatingCurve, shortfall
+from xray_classifier.policies import parse_threshold
 
 FEW_PATIENTS = 20
 """With fewer in a class, simulated intervals held the truth in as few as 7 of 10 test sets."""
@@ -51,6 +54,7 @@ class Judgement:
         without: The metrics without those; None where there are none, or no others.
         warnings: What a reader must know.
         groups: Patient of each image, shape (n,), as in `patient_clusters`.
+        source: What to call the data, where they are not the run's own.
         coverage: What became of every image; None for regress.
         details: Calibration, patients, subgroups, baselines; None for regress.
         extras: What an evaluation was asked for besides.
@@ -70,6 +74,7 @@ class Judgement:
     without: Mapping[str, Estimate] | None
     warnings: tuple[str, ...]
     groups: NDArray[Any] | None = None
+    source: str = ""
     coverage: Coverage | None = None
     details: Details | None = None
     extras: Extras = NO_EXTRAS
@@ -181,7 +186,13 @@ def judge(
         familiar=familiar,
         without=without,
         warnings=(
-            *_warnings(classifier, targets, groups, len(unscored), len(everything)),
+            *_warnings(
+                classifier,
+                targets,
+                groups,
+                Counter(radiographs.reasons[row] for row in unscored),
+                len(everything),
+            ),
             *_shortcut_warnings(radiographs, estimates),
         ),
         groups=groups,
@@ -248,12 +259,16 @@ def _warnings(
     classifier: Classifier,
     targets: NDArray[np.float64],
     groups: NDArray[Any],
-    n_unscored: int,
+    unread: Mapping[str, int],
     n_all: int,
 ) -> tuple[str, ...]:
     found = []
-    if n_unscored:
-        found.append(f"{n_unscored} of {n_all} images cannot be read and are in no metric")
+    if unread:
+        found.append(
+            f"{sum(unread.values())} of {n_all} images cannot be used and are in no metric ("
+            + ", ".join(f"{reason}: {count}" for reason, count in sorted(unread.items()))
+            + "); predictions.csv names them"
+        )
     if classifier.task == "classify":
         n_sick = int(targets.sum())
         n_healthy = len(targets) - n_sick
@@ -270,12 +285,23 @@ def _warnings(
             found += _few_patients(targets, groups)
         if classifier.content.get("calibration_note"):
             found.append(str(classifier.content["calibration_note"]))
+        found += _unreachable(classifier)
         stored = classifier.content["threshold"]
         if stored.get("note") and classifier.threshold == stored["value"]:
             found.append(str(stored["note"]))
     if len(set(groups.tolist())) < 10:
         found.append("fewer than 10 patients: the intervals mean little")
     return tuple(found)
+
+
+def _unreachable(classifier: Classifier) -> list[str]:
+    """Why a cautious policy that was asked for cannot be met."""
+    curve = classifier.content.get("operating_curve")
+    stored = classifier.content["threshold"]["policy"]
+    if curve is None or classifier.threshold_policy in ("fixed", stored):
+        return []
+    said = shortfall(OperatingCurve.from_dict(curve), parse_threshold(classifier.threshold_policy))
+    return [] if said is None else [said]
 
 
 def _few_patients(targets: NDArray[np.float64], groups: NDArray[Any]) -> list[str]:
@@ -301,8 +327,10 @@ def _shortcut_warnings(
     if not near:
         return ()
     others = len(near) - 1
-    more = f"; so {'does' if others == 1 else 'do'} {others} more" if others else ""
+    more = ""
+    if others:
+        more = f"; so {'does' if others == 1 else 'do'} {others} more of these properties"
     return (
         f"SHORTCUT: {in_words(near[0])}, near this model's {own.value:.2f}: it may have learnt how "
-        f"the films were taken, not what they show{more} (data/audit.json in the run folder)",
+        f"the films were taken, not what they show{more} (data/audit.html in the run folder)",
     )

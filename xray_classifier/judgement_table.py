@@ -15,7 +15,7 @@ from xray_classifier.judgement import Judgement
 HEAD_COLUMNS = ("path", "label", "patient", "split")
 CLASSIFY_COLUMNS = ("logit", "p_raw", "p_sick", "decision")
 REGRESS_COLUMNS = ("prediction",)
-TAIL_COLUMNS = ("in_training", "pixel_hash")
+TAIL_COLUMNS = ("in_training", "pixel_hash", "reason")
 
 
 def prediction_table(judgement: Judgement, radiographs: Radiographs, classifier: Classifier) -> str:
@@ -42,12 +42,13 @@ def prediction_table(judgement: Judgement, radiographs: Radiographs, classifier:
     for row in sorted([*place, *judgement.unscored]):
         head = _head(judgement, radiographs, row)
         if row not in place:
-            lines.append((*head, *([None] * (len(columns) - len(head)))))
+            empty = [None] * (len(columns) - len(head) - 1)
+            lines.append((*head, *empty, radiographs.reasons[row]))
             continue
         i = place[row]
         seen = "" if judgement.familiar is None else judgement.familiar.images[i]
         code = bytes(radiographs.signatures["pixels"][row]).hex()
-        lines.append((*head, *_answer(judgement.scores, i, classify, moved), seen, code))
+        lines.append((*head, *_answer(judgement.scores, i, classify, moved), seen, code, ""))
     return csv_text(columns, lines)
 
 

@@ -151,4 +151,5 @@ def _regression_words(j: Judgement) -> list[str]:
 
 def images_judged(judgement: Judgement) -> str:
     """Which images were judged, as one would say it."""
-    return "all images" if judgement.split == "all" else f"the {judgement.split} split"
+    where = "all images" if judgement.split == "all" else f"the {judgement.split} split"
+    return f"{where} of {judgement.source}" if judgement.source else where

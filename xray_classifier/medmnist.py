@@ -11,7 +11,10 @@ import re
 from xray_classifier.errors import UsageError
 from xray_classifier.metrics import FloatArray, Labels, auroc
 
-FLAG = re.compile(r"[a-z0-9]+(_[0-9]+)?")
+SETS = ("pneumoniamnist", "breastmnist", "nodulemnist3d", "adrenalmnist3d", "vesselmnist3d",
+        "synapsemnist3d")  # fmt: skip
+"""Sets of two classes."""
+FLAG = re.compile(rf"({'|'.join(SETS)})(_[0-9]+)?")
 
 
 def check_flag(flag: str) -> str:
@@ -21,7 +24,10 @@ def check_flag(flag: str) -> str:
         UsageError: It cannot be one.
     """
     if not FLAG.fullmatch(flag):
-        raise UsageError(f"--medmnist {flag!r}: expected the name of a set, such as pneumoniamnist")
+        raise UsageError(
+            f"--medmnist {flag!r}: expected a MedMNIST set of two classes ({', '.join(SETS)}), "
+            "with a size such as _224 behind it where it is not 28"
+        )
     return flag
 
 
@@ -32,13 +38,14 @@ def medmnist_name(flag: str, split: str, labels: Labels, p_sick: FloatArray, run
 
     Args:
         flag: Name of the set.
-        split: train, val or test.
+        split: train, val or test; `all`, for data without splits, is called test.
         labels: Truth per image, shape (n_images,); 1 is sick, 0 is healthy.
         p_sick: P(sick), shape (n_images,), in [0, 1].
         run: What to call the run; what no file name should hold is left out.
     """
     accuracy = float(((p_sick > 0.5) == (labels == 1)).mean())
     plain = re.sub(r"[^A-Za-z0-9._-]", "", run) or "run"
+    split = "test" if split == "all" else split
     return f"{flag}_{split}_[AUC]{auroc(labels, p_sick):.3f}_[ACC]{accuracy:.3f}@{plain}.csv"
 
 

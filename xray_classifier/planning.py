@@ -118,13 +118,20 @@ def run_plan(
     for line in _in_words(plan, radiographs, rows, looks):
         terminal.say(line)
     terminal.say(f"written to {printable(file)}")
-    terminal.say(f"Next: {_evaluating(path, data, chosen, requirements)}")
+    terminal.say(f"Next: {_evaluating(path, data, chosen, requirements, out)}")
     return PlanResult(str(file), plan["sha256"], chosen, len(rows), before)
 
 
-def _evaluating(path: Path, data: Path | None, split: str, requirements: Sequence[str]) -> str:
+def _evaluating(
+    path: Path,
+    data: Path | None,
+    split: str,
+    requirements: Sequence[str],
+    out: Path | None,
+) -> str:
     """The command that carries the plan out."""
-    where = [] if data is None else ["--data", data]
+    where: list[object] = [] if data is None else ["--data", data]
+    where += [] if out is None else ["--plan", out]
     asking = [word for text in requirements for word in ("--require", text)]
     return command("evaluate", path, *where, "--split", split, *asking)
 

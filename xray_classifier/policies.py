@@ -97,5 +97,5 @@ def _aim(policy: ThresholdPolicy) -> str:
         return f"the least cost, a missed sick image counting as {policy.target:g} false alarms"
     name = {"sens": "sensitivity", "spec": "specificity"}.get(policy.kind, policy.kind)
     if policy.cautious:
-        return f"a {name} whose 95 % interval lies above {policy.target:.3g}"
-    return f"{policy.target:.3g} {name}"
+        return f"a {name} whose 95 % interval lies above {policy.target:g}"
+    return f"{policy.target:g} {name}"

@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 
+from xray_classifier.calibration import Calibration
 from xray_classifier.curves import precision_recall_curve, reliability_curve, roc_curve
 from xray_classifier.estimate_words import with_interval
 from xray_classifier.intervals import wilson_interval
 from xray_classifier.judgement import Judgement
+from xray_classifier.metrics import FloatArray
 from xray_classifier.net_benefit import DecisionCurve, decision_curve
 from xray_classifier.prevalence import at_prevalence, threshold_at
 from xray_classifier.refer import error_with_band, risk_coverage
@@ -91,9 +93,16 @@ def _roc_figure(j: Judgement) -> ReportFigure:
         split=j.split,
     )
     alt = f"ROC curve with AUROC {with_interval(e)}; the operating point is marked."
-    header = ("false positive rate", "sensitivity", "logit")
-    rows = curve_rows(curve.false_positive_rate, curve.sensitivity, curve.thresholds)
+    header = ("false positive rate", "sensitivity", "p_sick from")
+    cuts = _probabilities(j, curve.thresholds)
+    rows = curve_rows(curve.false_positive_rate, curve.sensitivity, cuts)
     return ReportFigure("ROC curve", png, alt, header, rows)
+
+
+def _probabilities(j: Judgement, logits: FloatArray) -> FloatArray:
+    """Calibrated probabilities of logits, shape (n,); an infinite one stays infinite."""
+    calibration = Calibration() if j.details is None else j.details.calibration
+    return np.where(np.isinf(logits), logits, calibration.apply(logits))
 
 
 def _precision_recall_figure(j: Judgement) -> ReportFigure:
@@ -111,8 +120,8 @@ def _precision_recall_figure(j: Judgement) -> ReportFigure:
         split=j.split,
     )
     alt = f"Precision-recall curve, average precision {with_interval(e)}."
-    rows = curve_rows(curve.recall, curve.precision, curve.thresholds)
-    header = ("recall", "precision", "logit")
+    rows = curve_rows(curve.recall, curve.precision, _probabilities(j, curve.thresholds))
+    header = ("recall", "precision", "p_sick from")
     return ReportFigure("Precision-recall curve", png, alt, header, rows)
 
 

@@ -7,7 +7,7 @@ from xray_classifier.classifier import Classifier
 from xray_classifier.data.loading import Radiographs
 from xray_classifier.data.probes import SUBJECTS, ProbeResult
 from xray_classifier.details import LABEL_SHIFT, Details
-from xray_classifier.details_words import operating_words, refer_words
+from xray_classifier.details_words import CHOSEN_ON, operating_words, refer_words
 from xray_classifier.estimate_words import percent, with_interval
 from xray_classifier.estimates import Estimate
 from xray_classifier.extras import Extras
@@ -62,7 +62,7 @@ def _sentences(texts: Iterable[str]) -> tuple[str, ...]:
 def _of_details(j: Judgement, details: Details) -> Iterator[ReportSection]:
     yield _operating_section(j, details)
     if j.extras.what_if:
-        yield _what_if_section(j.extras)
+        yield _what_if_section(j)
     yield _calibration_section(details)
     if details.baselines is not None:
         yield _baseline_section(j, details)
@@ -109,8 +109,9 @@ def _operating_section(j: Judgement, details: Details) -> ReportSection:
     return ReportSection("Operating point", _sentences(paragraphs), (table,))
 
 
-def _what_if_section(extras: Extras) -> ReportSection:
+def _what_if_section(j: Judgement) -> ReportSection:
     """Other thresholds on this split."""
+    where = CHOSEN_ON.get(j.chosen_on or "val", "validation")
     rows = tuple(
         (
             one.policy,
@@ -119,11 +120,11 @@ def _what_if_section(extras: Extras) -> ReportSection:
             f"{one.counts.fn:,}",
             f"{one.counts.fp:,}",
         )
-        for one in extras.what_if
+        for one in j.extras.what_if
     )
     header = ("policy", "threshold", "sensitivity", "specificity", "missed", "false alarms")
     words = (
-        "Exploratory: each threshold was solved on validation, but a reader who picks the one that "
+        f"Exploratory: each threshold was solved on {where}, but a reader who picks the one that "
         "looks best here is flattered by it."
     )
     return ReportSection("What if", (words,), (ReportTable("Other thresholds", header, rows),))
@@ -298,6 +299,8 @@ def _intended_section(classifier: Classifier) -> ReportSection:
 
 
 def _listed(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
     return "; ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 

@@ -24,30 +24,39 @@ def time_stamp() -> str:
     return datetime.now().strftime("%Y%m%d-%H%M%S")
 
 
-def new_run_folder(parent: Path, name: str) -> Path:
-    """Make `parent/<date>_<name>`, with -2, -3 ... where that exists.
+def fresh_folder(parent: Path, name: str) -> Path:
+    """Make `parent/name`, with -2, -3 ... where that exists; two processes get two folders.
 
     Raises:
         OutputError: It cannot be made.
     """
     make_folder(parent)
-    stamp = time_stamp()
     for number in range(1, 1000):
-        folder = parent / (f"{stamp}_{name}" + (f"-{number}" if number > 1 else ""))
+        folder = parent / (name + (f"-{number}" if number > 1 else ""))
         try:
             folder.mkdir()
         except FileExistsError:
             continue
         except OSError as error:
             raise OutputError(
-                f"cannot make the run folder {printable(folder)}: {error.strerror}; "
-                "choose another place with -o DIR"
+                f"cannot make the folder {printable(folder)}: {error.strerror}; choose another "
+                "place with -o DIR"
             ) from error
-        make_folder(folder / "checkpoints")
-        make_folder(folder / "data")
-        _point_latest(parent, folder)
         return folder
-    raise OutputError(f"{printable(parent)} holds a thousand runs of this very second")
+    raise OutputError(f"{printable(parent)} holds a thousand folders of this very second")
+
+
+def new_run_folder(parent: Path, name: str) -> Path:
+    """Make `parent/<date>_<name>`, with -2, -3 ... where that exists.
+
+    Raises:
+        OutputError: It cannot be made.
+    """
+    folder = fresh_folder(parent, f"{time_stamp()}_{name}")
+    make_folder(folder / "checkpoints")
+    make_folder(folder / "data")
+    _point_latest(parent, folder)
+    return folder
 
 
 def run_of_launch(parent: Path, launch: str | None) -> Path | None:

@@ -225,18 +225,24 @@ def stress_table(result: StressTest) -> ReportTable:
 
 
 def strength_table(result: StressTest) -> ReportTable:
-    """AUROC by kind of change, from the weakest to the strongest."""
-    found = {(cell.perturbation, cell.level): cell.auroc.value for cell in result.cells}
+    """AUROC by kind of change, from the weakest to the strongest, the worst kind first."""
+    found = {(cell.perturbation, cell.level): cell for cell in result.cells}
+    levels = range(1, LEVELS + 1)
+    kinds = sorted(
+        PERTURBATIONS, key=lambda kind: min(found[kind.name, n].auroc.value for n in levels)
+    )
     rows = tuple(
         (
             kind.name.replace("jpeg", "JPEG"),
-            *(number_text(found[kind.name, level]) for level in range(1, LEVELS + 1)),
-            f"{kind.tick(1)} to {kind.tick(LEVELS)} {kind.unit}".strip(),
+            *(number_text(found[kind.name, level].auroc.value) for level in levels),
+            kind.in_words(LEVELS),
         )
-        for kind in PERTURBATIONS
+        for kind in kinds
     )
-    header = ("AUROC under", *(f"strength {level}" for level in range(1, LEVELS + 1)), "which is")
-    title = f"{number_text(result.unchanged.auroc.value)} without a change"
+    header = ("change", "weakest", *("stronger",) * (LEVELS - 2), "strongest", "which is")
+    title = (
+        f"AUROC as films get worse; {number_text(result.unchanged.auroc.value)} without a change"
+    )
     return ReportTable(title, header, rows)
 
 

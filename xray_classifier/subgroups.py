@@ -125,7 +125,11 @@ def chosen_columns(
         UsageError: A column that was asked for does not exist, or has too many values.
     """
     if asked is None:
-        banded = {name: group_names(name, cells) for name, cells in columns.items()}
+        banded = {
+            name: group_names(name, cells)
+            for name, cells in columns.items()
+            if len(set(cells)) <= MOST_GROUPS or _is_age(name)
+        }
         few = {name: v for name, v in banded.items() if 2 <= len(set(v)) <= MOST_GROUPS}
         return dict(list(few.items())[:MOST_COLUMNS])
     found = {}
@@ -155,8 +159,7 @@ def group_names(column: str, cells: Sequence[str]) -> tuple[str, ...]:
     """
     texts = [cell.strip() for cell in cells]
     stated = {text for text in texts if text}
-    words = {word.casefold() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", column)}
-    if "age" in words and len(stated) > 1:
+    if _is_age(column) and len(stated) > 1:
         ages = {text: _age(text) for text in stated}
         if all(age is not None for age in ages.values()):
             bands = {text: _age_band(age) for text, age in ages.items() if age is not None}
@@ -166,6 +169,11 @@ def group_names(column: str, cells: Sequence[str]) -> tuple[str, ...]:
         if all(number is not None for number in numbers.values()):
             return _quarters([numbers.get(text) for text in texts])
     return tuple(text or NOT_STATED for text in texts)
+
+
+def _is_age(column: str) -> bool:
+    """Whether a column's name holds the word age, as PatientAge and age_years do."""
+    return "age" in {word.casefold() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", column)}
 
 
 def _age(text: str) -> float | None:
@@ -190,12 +198,17 @@ def _quarters(numbers: Sequence[float | None]) -> tuple[str, ...]:
     """Which quarter of the stated numbers each lies in, told by its ends."""
     stated = np.array([x for x in numbers if x is not None])
     edges = np.unique(np.quantile(stated, [0, 0.25, 0.5, 0.75, 1]))
-    names = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
+    names = [f"{_plain(low)} to {_plain(high)}" for low, high in pairwise(edges)]
     inner = edges[1:-1]
     return tuple(
         NOT_STATED if x is None else names[int(np.searchsorted(inner, x, side="left"))]
         for x in numbers
     )
+
+
+def _plain(value: float) -> str:
+    """A number of any size with up to three digits behind the point."""
+    return f"{value:,.3f}".rstrip("0").rstrip(".")
 
 
 def _number(text: str) -> float | None:

@@ -2,7 +2,9 @@
 
 import os
 import shlex
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,15 +40,26 @@ class Terminal:
     def say(self, text: str = "") -> None:
         """Write one or more lines."""
         if not self.quiet:
+            shown = self._fitted(text)
             if self._clear_bar is not None:
                 self._clear_bar()
             try:
-                self.stream.write(encodable(text, self.stream) + "\n")
+                self.stream.write(encodable(shown, self.stream) + "\n")
                 self.stream.flush()
             except BrokenPipeError:  # the reader left, as in `| head`; the work goes on
                 self.quiet = True
                 self.stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
         self.keep(text)
+
+    def _fitted(self, text: str) -> str:
+        """Sentences broken between words where the terminal would break them anywhere.
+
+        Commands to paste stay whole, and so do tables, whose lines begin with a blank.
+        """
+        if not self.interactive:
+            return text
+        width = max(shutil.get_terminal_size().columns, 40)
+        return "\n".join(_broken(line, width) for line in text.split("\n"))
 
     def warn(self, text: str) -> None:
         """Write a line that a person should not miss."""
@@ -109,6 +122,14 @@ class Terminal:
                 self.say(f"{label}: {done:,} of {total:,} {unit}")
 
         return beat
+
+
+def _broken(line: str, width: int) -> str:
+    if len(line) <= width or line.startswith((" ", "Next: ", "ep ")):
+        return line
+    return textwrap.fill(
+        line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def command(*words: object) -> str:

@@ -2,8 +2,10 @@
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from xray_classifier.errors import DataError
 from xray_classifier.files import printable
@@ -50,6 +52,19 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.casefold() in HIDDEN_NAMES
 
 
+class Entry(NamedTuple):
+    """One thing that `walk` found.
+
+    Attributes:
+        path: Posix path relative to the root; `` for the root itself. Names that are no UTF-8 hold
+            surrogate escapes.
+        error: Why the folder of that name cannot be looked into; None: it is a file.
+    """
+
+    path: str
+    error: OSError | None = None
+
+
 def list_tree(root: Path) -> Tree:
     """List the files below a folder.
 
@@ -65,24 +80,36 @@ def list_tree(root: Path) -> Tree:
         DataError: A folder cannot be listed.
     """
     tree = Tree()
-    top = os.path.realpath(root)
-    waiting = [(top, "")]
-    while waiting:
-        folder, prefix = waiting.pop()
-        for entry in _entries(folder):
-            path = prefix + entry.name
-            if is_hidden(entry.name):
-                tree.hidden[entry.name] += 1
-            elif entry.is_symlink():
-                _add_link(tree, entry.path, path, top)
-            elif entry.is_dir(follow_symlinks=False):
-                waiting.append((entry.path, path + "/"))
-            elif entry.is_file(follow_symlinks=False):
-                tree.files.append(path)
-            else:
-                tree.special += 1
-    tree.files.sort(key=os.fsencode)
+    for entry in walk(root, tree):
+        if entry.error is not None:
+            folder = os.path.join(os.path.realpath(root), entry.path).rstrip(os.sep)  # noqa: PTH118
+            why = entry.error.strerror
+            raise DataError(f"cannot list {printable(folder)}: {why}") from entry.error
+        tree.files.append(entry.path)
     return tree
+
+
+def walk(root: Path, tree: Tree, follow_links: bool = False) -> Iterator[Entry]:
+    """The files below a folder one by one, bytewise by path; a folder at a time is in memory.
+
+    Args:
+        root: An existing folder.
+        tree: Where what is passed over is counted; its `files` are left alone.
+        follow_links: Follow links that lead out of the root as well. A folder inside the root is
+            never entered through a link, and one outside through one link only, so that every loop
+            ends and no link makes a file come twice.
+    """
+    walker = _Walker(os.path.realpath(root), tree, follow_links)
+    waiting = [walker.entries("")]
+    while waiting:
+        if not waiting[-1]:
+            waiting.pop()
+            continue
+        name, error = waiting[-1].pop()
+        if error is None and name.endswith("/"):
+            waiting.append(walker.entries(name))
+        else:
+            yield Entry(name.removesuffix("/"), error)
 
 
 def is_inside(path: str, folder: str) -> bool:
@@ -90,20 +117,60 @@ def is_inside(path: str, folder: str) -> bool:
     return path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
-def _entries(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except OSError as error:
-        raise DataError(f"cannot list {printable(folder)}: {error.strerror}") from error
+class _Walker:
+    """Looks into one folder after the other below a root."""
 
+    def __init__(self, top: str, tree: Tree, follow_links: bool) -> None:
+        self._top, self._tree, self._follow_links = top, tree, follow_links
+        self._followed: set[str] = set()
 
-def _add_link(tree: Tree, link: str, path: str, top: str) -> None:
-    # os.path says False where pathlib raises, as for a link to a name that is too long.
-    target = os.path.realpath(link)
-    if os.path.isdir(target):  # noqa: PTH112
-        tree.folder_links += 1
-    elif os.path.isfile(target) and is_inside(target, top):  # noqa: PTH113
-        tree.files.append(path)
-    else:
-        tree.outside += 1
+    def entries(self, folder: str) -> list[tuple[str, OSError | None]]:
+        """Files and, ending in a slash, folders inside a folder, last one first.
+
+        Args:
+            folder: Relative to the root: `` or a path that ends in a slash.
+        """
+        try:
+            with os.scandir(os.path.join(self._top, folder)) as found:  # noqa: PTH118
+                entries = sorted(found, key=lambda entry: os.fsencode(entry.name))
+        except OSError as error:
+            return [(folder, error)]
+        names = [folder + end for entry in entries if (end := self._end(entry))]
+        # With its slash a folder stands where all that is in it stands.
+        names.sort(key=os.fsencode, reverse=True)
+        return [(name, None) for name in names]
+
+    def _end(self, entry: "os.DirEntry[str]") -> str:
+        """The last part of a path, with a slash for a folder; `` for what is passed over."""
+        if is_hidden(entry.name):
+            self._tree.hidden[entry.name] += 1
+        elif entry.is_symlink():
+            return self._end_of_link(entry)
+        elif entry.is_dir(follow_symlinks=False):
+            return entry.name + "/"
+        elif entry.is_file(follow_symlinks=False):
+            return entry.name
+        else:
+            self._tree.special += 1
+        return ""
+
+    def _end_of_link(self, entry: "os.DirEntry[str]") -> str:
+        # os.path says False where pathlib raises, as for a link to a name that is too long.
+        target = os.path.realpath(entry.path)
+        inside = target == self._top or is_inside(target, self._top)
+        if os.path.isdir(target):  # noqa: PTH112
+            if self._follow_links and not inside and self._is_new(target):
+                return entry.name + "/"
+            self._tree.folder_links += 1
+        elif os.path.isfile(target) and (inside or self._follow_links):  # noqa: PTH113
+            return entry.name
+        else:
+            self._tree.outside += 1
+        return ""
+
+    def _is_new(self, target: str) -> bool:
+        """Whether a folder has not been entered through a link, nor holds the root."""
+        if target in self._followed or is_inside(self._top, target):
+            return False
+        self._followed.add(target)
+        return True

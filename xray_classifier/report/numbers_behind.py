@@ -32,4 +32,6 @@ def curve_rows(*columns: ArrayLike, most: int = MOST_ROWS) -> tuple[tuple[str, .
 
 def _text(value: float) -> str:
     """An infinite threshold, where nobody is called sick, is no missing number."""
-    return "infinite" if np.isinf(value) else number_text(value)
+    if np.isinf(value):
+        return "infinite"
+    return f"{value:,.0f}" if value.is_integer() and abs(value) > 1 else number_text(value)

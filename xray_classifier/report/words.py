@@ -66,7 +66,9 @@ def threshold_text(threshold: float) -> str:
 
 def named(split: str | None) -> str:
     """`test split: `, or nothing."""
-    return "" if split is None else f"{split} split: "
+    if split is None:
+        return ""
+    return "all images: " if split == "all" else f"{split} split: "
 
 
 def counted(split: str | None, n_sick: int, n_healthy: int) -> str:
