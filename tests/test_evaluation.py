@@ -51,6 +51,7 @@ COLUMNS = [
     "decision",
     "in_training",
     "pixel_hash",
+    "ood_score",
     "reason",
 ]
 
@@ -337,14 +338,8 @@ def test_an_unreadable_image_keeps_its_row_and_the_code_is_4(
     assert (said.json["n"], said.json["n_unreadable"]) == (31, 1)
     rows = {r["path"]: r for r in rows_of(tmp_path / "o" / "predictions.csv")}
     empty = rows.pop("sick/film010.png")
-    assert [empty[c] for c in COLUMNS] == [
-        "sick/film010.png",
-        "sick",
-        "",
-        "all",
-        *[""] * 6,
-        "unreadable",
-    ]
+    named = ["sick/film010.png", "sick", "", "all"]
+    assert [empty[c] for c in COLUMNS] == [*named, *[""] * 7, "not_an_image"]
     before = {r["path"]: r for r in rows_of(tmp_path / "before" / "predictions.csv")}
     del before["sick/film010.png"]
     assert rows == before

@@ -227,7 +227,7 @@ def test_a_threshold_for_a_number_is_refused(program: Program, tmp_path: Path) -
     assert program("evaluate", run, "-o", tmp_path / "j").code == 0
     rows = rows_of(tmp_path / "j" / "predictions.csv")
     head = ["path", "label", "patient", "split", "prediction"]
-    columns = [*head, "in_training", "pixel_hash", "reason"]
+    columns = [*head, "in_training", "pixel_hash", "ood_score", "reason"]
     assert list(rows[0]) == columns
     names = json.loads((tmp_path / "j" / "metrics.json").read_bytes())["metrics"]
     errors = np.array([float(row["prediction"]) - float(row["label"]) for row in rows])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from xray_classifier.answers import REJECTED
 from xray_classifier.bootstrap import patient_clusters
 from xray_classifier.estimates import Estimate, share_estimate
+from xray_classifier.gate import REASONS
 from xray_classifier.metrics import BoolArray, ratio
 from xray_classifier.operating_estimates import estimate_json
 
@@ -54,7 +55,8 @@ class Coverage:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `coverage` in metrics.json."""
-        rejected = sum(count for reason, count in self.unread.items() if reason in REJECTED)
+        no_failure = {*REJECTED, *REASONS}
+        rejected = sum(count for reason, count in self.unread.items() if reason in no_failure)
         return {
             "n": self.n,
             "answered": self.n_answered,

@@ -13,6 +13,7 @@ from xray_classifier.data.loading import Radiographs
 from xray_classifier.errors import DataError, OutputError, UsageError
 from xray_classifier.extras import checked_policies
 from xray_classifier.files import make_folder, printable, write_text
+from xray_classifier.gated import Gated, GateMode, gated
 from xray_classifier.history import History, Monitor
 from xray_classifier.judged_data import (
     chosen_split,
@@ -45,6 +46,7 @@ class Asked:
         plan: A plan to hold this evaluation against; None: plan.json in the run, if there is one.
         films: Worst errors of each kind to show as films in the report; 0 shows none.
         force: Write into a folder that holds an evaluation already.
+        gate: What to do with images unlike the training data: refuse, warn or off.
     """
 
     by: tuple[str, ...] | None = None
@@ -55,6 +57,7 @@ class Asked:
     plan: Path | None = None
     films: int = FILMS
     force: bool = False
+    gate: GateMode = "warn"
 
 
 NOTHING_MORE = Asked()
@@ -123,6 +126,8 @@ def run_evaluation(
     chosen = chosen_split(radiographs, split, whole=data is not None)
     if split is None:
         terminal.say(f"evaluating {'all images' if chosen == 'all' else f'the {chosen} split'}")
+    looked_at = gated(classifier, radiographs, judged_rows(radiographs, chosen), asked.gate)
+    radiographs = looked_at.radiographs
     if flag is not None and len(judged_rows(radiographs, chosen)) < _n_members(radiographs, chosen):
         raise UsageError("--medmnist needs an answer for every image, and some cannot be read")
     if out is not None:
@@ -134,6 +139,7 @@ def run_evaluation(
         return _judged_into(
             folder, classifier, radiographs, chosen, config, terminal,
             own=data is None, asked=asked, requirements=requirements, policies=policies, flag=flag,
+            looked_at=looked_at,
         )  # fmt: skip
 
 
@@ -161,6 +167,7 @@ def _judged_into(
     requirements: Sequence[Requirement],
     policies: Sequence[str],
     flag: str | None,
+    looked_at: Gated,
 ) -> EvaluationResult:
     """Judge a split and write all files; arguments as in `run_evaluation`, made ready."""
     seed = int(classifier.content["seed"])
@@ -171,7 +178,13 @@ def _judged_into(
         workers=config.workers, plan_path=asked.plan,
     )  # fmt: skip
     source = "" if own or config.path is None else printable(config.path.name)
-    judgement = replace(judgement, extras=extras, source=source)
+    judgement = replace(
+        judgement,
+        extras=extras,
+        source=source,
+        ood_scores=looked_at.scores[judgement.rows],
+        warnings=(*looked_at.in_words(), *judgement.warnings),
+    )
     curves = _run_curves(classifier, with_test=chosen == "test" and own)
     written = write_judgement(
         folder, judgement, classifier, radiographs, curves=curves, films=asked.films

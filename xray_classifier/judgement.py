@@ -55,6 +55,7 @@ class Judgement:
         warnings: What a reader must know.
         groups: Patient of each image, shape (n,), as in `patient_clusters`.
         source: What to call the data, where they are not the run's own.
+        ood_scores: How unlike the training images each one is, shape (n,); None: not looked at.
         coverage: What became of every image; None for regress.
         details: Calibration, patients, subgroups, baselines; None for regress.
         extras: What an evaluation was asked for besides.
@@ -75,6 +76,7 @@ class Judgement:
     warnings: tuple[str, ...]
     groups: NDArray[Any] | None = None
     source: str = ""
+    ood_scores: NDArray[np.float64] | None = None
     coverage: Coverage | None = None
     details: Details | None = None
     extras: Extras = NO_EXTRAS

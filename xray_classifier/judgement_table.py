@@ -15,7 +15,7 @@ from xray_classifier.judgement import Judgement
 HEAD_COLUMNS = ("path", "label", "patient", "split")
 CLASSIFY_COLUMNS = ("logit", "p_raw", "p_sick", "decision")
 REGRESS_COLUMNS = ("prediction",)
-TAIL_COLUMNS = ("in_training", "pixel_hash", "reason")
+TAIL_COLUMNS = ("in_training", "pixel_hash", "ood_score", "reason")
 
 
 def prediction_table(judgement: Judgement, radiographs: Radiographs, classifier: Classifier) -> str:
@@ -47,8 +47,10 @@ def prediction_table(judgement: Judgement, radiographs: Radiographs, classifier:
             continue
         i = place[row]
         seen = "" if judgement.familiar is None else judgement.familiar.images[i]
+        ood = judgement.ood_scores
+        score = None if ood is None else float(ood[i])
         code = bytes(radiographs.signatures["pixels"][row]).hex()
-        lines.append((*head, *_answer(judgement.scores, i, classify, moved), seen, code, ""))
+        lines.append((*head, *_answer(judgement.scores, i, classify, moved), seen, code, score, ""))
     return csv_text(columns, lines)
 
 
