@@ -9,7 +9,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -149,6 +149,8 @@ def joined(device: torch.device, timeout_minutes: float) -> Iterator[Ranks]:
     try:
         here = device if nccl else torch.device("cpu")
         yield Ranks(dist.get_rank(), dist.get_world_size(), here)
+        with suppress(RuntimeError):  # one who leaves early may cut off another's last message
+            dist.barrier()
     finally:
         # no exchange here: others may be gone
         dist.destroy_process_group()
