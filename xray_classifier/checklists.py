@@ -70,7 +70,7 @@ def _explanations(facts: Facts) -> Said | None:
         return None
     return Said(
         "occlusion maps (Zeiler & Fergus 2014) of the worst errors; not validated",
-        "report.html: Where it errs",
+        "report.html; predictions.csv: p_sick",
     )
 
 

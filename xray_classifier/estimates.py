@@ -325,6 +325,8 @@ def regression_metrics(
 def _patient_counts(split: Split) -> Confusion:
     """Outcomes as if each patient had one image: those of the images, scaled class by class."""
     c, sick = split.counts, split.sick
+    if sick.all() or not sick.any():
+        return c
     per_sick, per_healthy = (
         ratio(len(np.unique(split.clusters[part])), int(part.sum())) for part in (sick, ~sick)
     )

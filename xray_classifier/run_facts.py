@@ -229,13 +229,20 @@ def _predictions(folder: Path) -> Judged:
     if not decided or threshold is None:
         return Judged(ids)
     try:
-        n = Counter((row.get("label"), float(row["p_sick"]) >= threshold) for row in decided)
-    except (KeyError, ValueError, TypeError) as error:
+        n = Counter((row.get("label"), _called_sick(row, float(threshold))) for row in decided)
+    except (ValueError, TypeError) as error:
         raise DataError(f"{printable(found)} cannot be read: {error}") from error
     counts = Confusion(
         tp=n["sick", True], fp=n["healthy", True], tn=n["healthy", False], fn=n["sick", False]
     )
     return Judged(ids, counts, sum(row["decision"] == "refer" for row in decided))
+
+
+def _called_sick(row: Mapping[str, str], threshold: float) -> bool | None:
+    """The decision at the threshold, also of a referred image; None where no probability tells."""
+    if row.get("p_sick"):
+        return float(row["p_sick"]) >= threshold
+    return {"sick": True, "healthy": False}.get(row["decision"])
 
 
 def _text(path: Path) -> str:
