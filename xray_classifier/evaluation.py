@@ -193,7 +193,8 @@ def _judged_into(
         written.append(_write_medmnist(folder, flag, judgement, classifier))
     terminal.say("\n".join(in_words(judgement)))
     terminal.say(f"written to {printable(folder)}: {', '.join(f.name for f in written)}")
-    terminal.say(f"Next: {command('predict', classifier.path, 'FOLDER', '-o', 'predictions.csv')}")
+    model = run_of(classifier.path) or classifier.path
+    terminal.say(f"Next: {command('predict', model, 'FOLDER', '-o', 'predictions.csv')}")
     content = judgement.metrics_json()
     return EvaluationResult(
         out=str(folder),
