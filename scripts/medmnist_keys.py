@@ -84,7 +84,7 @@ def n_patients(keys: Sequence[Key]) -> int:
 
 
 def recovered_keys(npz: Path, films: Path) -> list[Key]:
-    """One key per image, in the order of the arrays `train_images`, `val_images`, `test_images`.
+    """One key per image of `train_images`, then of `val_images`; the test split is left alone.
 
     Args:
         npz: Arrays as MedMNIST has them, 28 px.
@@ -111,9 +111,9 @@ def recovered_keys(npz: Path, films: Path) -> list[Key]:
 
 
 def _images_of(npz: Path) -> tuple[list[str], NDArray[np.uint8], NDArray[np.int64]]:
-    """Ids, images (n, 28, 28) and label codes (n,) of all splits of the file."""
+    """Ids, images (n, 28, 28) and label codes (n,) of train and val."""
     with np.load(npz, allow_pickle=False) as arrays:
-        names = [name for name in ("train", "val", "test") if f"{name}_images" in arrays]
+        names = [name for name in ("train", "val") if f"{name}_images" in arrays]
         stacks = [arrays[f"{name}_images"] for name in names]
         codes = [arrays[f"{name}_labels"].ravel() for name in names]
     ids = [

@@ -12,20 +12,21 @@ trained several times, each time without some of the patients and judged on thes
     patients      a random seventh of the patients: what is to be had without any shift
     low, high     the lowest and the highest quarter of the patient numbers of each series, which
                   were given in the order of time
-    exposure-1..3 clusters of grey levels: mean, spread, quantiles, corners
+    exposure-1..3 clusters of grey levels: mean, spread, quantiles, upper corners
     position-1..3 clusters of the equalised image at 7 x 7 px: size, place and turn of the chest
 
 Of those left for training a seventh of the patients validates: stopping, calibration and threshold
-see these alone. The models of `patients` are also tried on its left-out images after ten kinds of
-changes at five strengths (`evaluate --stress`). With several seeds the mean of their logits is
-judged too, as `train.seeds` would answer, and how often two seeds decide alike.
+see these alone. Every left-out image is also tried after six changes at once, each at the third of
+five strengths: exposure, contrast, blur, rotation, shift, zoom (`mixed`); and those of `patients`
+after each of ten changes at five strengths (`evaluate --stress`). With several seeds the mean of
+their logits is judged too, as `train.seeds` would answer, and how often two seeds decide alike.
 
-The score is the mean of five numbers in [0, 1]: AUROC and accuracy at the stored threshold, each
-over the clusters (all arrangements but `patients`), AUROC and balanced accuracy over the 50 changes,
-and agreement of seeds. Accuracy is the mean of sensitivity and specificity, for a cluster may hold
-hardly any healthy.
+The score is the mean of seven numbers in [0, 1]: AUROC and accuracy at the stored threshold, over
+the clusters (all arrangements but `patients`), over their mixed copies, and over the 50 changes;
+and the agreement of seeds. Accuracy is the mean of sensitivity and specificity, so that neither
+class outweighs the other.
 
-Prints a table and writes robustness.json. The test split is not read, even where NPZ has one.
+Prints a table and writes robustness.json. The test split takes no part, even where NPZ has one.
 Needs this project and scikit-learn to be installed. Exit codes: 0 done, 2 usage.
 """
 
@@ -35,7 +36,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,16 +49,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from medmnist_keys import Key, n_patients, read_keys, recovered_keys, write_keys
 
 from xray_classifier.bootstrap import patient_clusters
-from xray_classifier.building import run_best_monitor, run_building
+from xray_classifier.building import run_best_monitor, run_building, run_monitor
 from xray_classifier.calibration import Calibration
 from xray_classifier.callbacks import Callback, EarlyStopping
 from xray_classifier.config import Config
 from xray_classifier.config_file import load_config
-from xray_classifier.data.decode import film_from_array
+from xray_classifier.data.decode import film_from_array, prepare
+from xray_classifier.data.film import Film
 from xray_classifier.data.intensity import ranks
 from xray_classifier.data.loading import Radiographs, run_loading
 from xray_classifier.data.manifest import NpzImages
-from xray_classifier.data.stress import VARIANTS, variants
+from xray_classifier.data.stress import (
+    PERTURBATIONS,
+    VARIANTS,
+    film_seed,
+    perturbed,
+    variants,
+    working_film,
+)
 from xray_classifier.history import Monitor, Run
 from xray_classifier.inference import predict_logits
 from xray_classifier.metrics import auroc
@@ -72,6 +81,9 @@ CLUSTERS = 3
 THUMBNAIL_PX = 7
 STRESSED = 300
 """Most images of the stress test."""
+MIXTURE = ("exposure", "contrast", "blur", "rotation", "shift", "zoom")
+"""Changes that are made at once."""
+MIXTURE_LEVEL, MIXED_COPIES = 3, 2
 POLICIES = ("youden", "spec=0.95", "spec=0.975", "cost=1.0", "cost=0.33", "sens=0.95", "0.5")
 """Looked at beside the one of the config."""
 CLUSTER_SEED = 20261125
@@ -95,11 +107,13 @@ class Arrangement:
 class Answers:
     """Logits of one model on the images that choose its threshold and on those that judge it.
 
-    `stress` has shape (n, 51), in the order of `VARIANTS`; None where it was not tried.
+    `mixed` has shape (n_test, 2); `stress` (n, 51), in the order of `VARIANTS`, None where it was
+    not tried.
     """
 
     val: Floats
     test: Floats
+    mixed: Floats
     stress: Floats | None
 
 
@@ -111,13 +125,13 @@ def main() -> int:
     config = load_config(asked.config, [*asked.set, *fixed, "train.seeds=1"]).config
     with tempfile.TemporaryDirectory() as own:
         keys = _keys(asked, Path(own))
-        radiographs = with_keys(run_loading(config.data, "classify", Terminal(quiet=True)), keys)
+    radiographs = with_keys(run_loading(config.data, "classify", Terminal(quiet=True)), keys)
     arrangements = [a for a in arranged(radiographs, keys) if a.name in asked.arrangements]
     print(f"seeds {asked.seeds}; {n_patients(keys):,} patients; seed of splits {CLUSTER_SEED}")
     if asked.list:
         print(list_of(arrangements, radiographs.manifest.targets))
         return 0
-    copies = stressed_copies(radiographs, config) if _has(arrangements, REFERENCE) else None
+    copies = Copies(radiographs, config)
     found: dict[str, Any] = {}
     for arrangement in arrangements:
         answers = [trained(config, radiographs, arrangement, seed, copies) for seed in asked.seeds]
@@ -165,10 +179,6 @@ def _keys(asked: argparse.Namespace, spare: Path) -> list[Key]:
     return read_keys(kept)
 
 
-def _has(arrangements: Sequence[Arrangement], name: str) -> bool:
-    return any(arrangement.name == name for arrangement in arrangements)
-
-
 def with_keys(radiographs: Radiographs, keys: Sequence[Key]) -> Radiographs:
     """The images with their patients; one whose film was not found stands in no split.
 
@@ -197,7 +207,7 @@ def arranged(radiographs: Radiographs, keys: Sequence[Key]) -> list[Arrangement]
     left_out = {REFERENCE: _drawn(patients, SHARE, seed=CLUSTER_SEED + 1)}
     low, high = extremes(series, numbers)
     left_out |= {"low": low, "high": high}
-    raw = np.stack(list(NpzImages(manifest.root).rows([manifest.ids[row] for row in rows])))
+    raw = np.stack(list(raw_images(radiographs, rows.tolist())))
     looks = {"exposure": grey_features(raw), "position": place_features(raw)}
     for kind, features in looks.items():
         cluster = clusters(features, manifest.targets[rows])
@@ -243,7 +253,7 @@ def extremes(
 
 
 def grey_features(images: NDArray[np.uint8]) -> Floats:
-    """Exposure of images (n, H, W): mean, spread, five quantiles, mean of the corners; (n, 8)."""
+    """Exposure of images (n, H, W): mean, spread, five quantiles, upper corners; (n, 8)."""
     flat = images.reshape(len(images), -1).astype(np.float64)
     edge = images.shape[1] // 5
     corners = images[:, :edge][:, :, np.r_[:edge, -edge:0]].astype(np.float64)
@@ -276,39 +286,66 @@ def clusters(features: Floats, targets: Floats) -> NDArray[np.int64]:
         standard[targets == label] = (own - own.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     found = KMeans(CLUSTERS, n_init=10, random_state=CLUSTER_SEED).fit_predict(standard)
     order = np.argsort(-np.bincount(found, minlength=CLUSTERS), kind="stable")
-    return np.asarray(np.argsort(order)[found], np.int64)
+    places = np.empty(CLUSTERS, np.int64)
+    places[order] = np.arange(CLUSTERS)
+    return np.asarray(places[found], np.int64)
 
 
-def stressed_copies(radiographs: Radiographs, config: Config) -> dict[int, NDArray[np.uint8]]:
-    """The changed copies (51, S, S) of each image, by row, made when asked for."""
-    return _Copies(radiographs, config)
+class Copies:
+    """Changed copies of images, prepared as the model sees them, each made once.
 
-
-class _Copies(dict[int, NDArray[np.uint8]]):
-    """Copies that are made once, for all seeds."""
+    Args:
+        radiographs: With the raw images in an NPZ file.
+        config: How a film is prepared.
+    """
 
     def __init__(self, radiographs: Radiographs, config: Config) -> None:
-        super().__init__()
         self.radiographs, self.image = radiographs, config.data.image
+        self.stressed: dict[int, NDArray[np.uint8]] = {}
+        self.mixed: dict[int, NDArray[np.uint8]] = {}
 
-    def __missing__(self, row: int) -> NDArray[np.uint8]:
-        manifest = self.radiographs.manifest
-        (raw,) = NpzImages(manifest.root).rows([manifest.ids[row]])
-        return self._made(row, raw)
+    def of_stress(self, rows: Rows) -> NDArray[np.uint8]:
+        """Each image (n,) unchanged and after each of the 50 changes, (51 n, S, S)."""
+        return self._filled(self.stressed, rows, self._variants)
 
-    def fill(self, rows: Rows) -> None:
-        """Make those of several rows, ascending, in one pass over the file."""
-        manifest = self.radiographs.manifest
-        ids = [manifest.ids[row] for row in rows]
-        for row, raw in zip(rows.tolist(), NpzImages(manifest.root).rows(ids), strict=True):
-            if row not in self:
-                self._made(row, raw)
+    def of_mixture(self, rows: Rows) -> NDArray[np.uint8]:
+        """Each image (n,) twice, after all of `MIXTURE` at once, (2 n, S, S)."""
+        return self._filled(self.mixed, rows, self._mixtures)
 
-    def _made(self, row: int, raw: NDArray[Any]) -> NDArray[np.uint8]:
-        i, digest = self.image, self.radiographs.digests[row]
-        film = film_from_array(raw)
-        self[row] = variants(film, i.size, i.crop, i.intensity, seed=0, image=digest)
-        return self[row]
+    def _filled(
+        self,
+        made: dict[int, NDArray[np.uint8]],
+        rows: Rows,
+        make: Callable[[Film, str], NDArray[np.uint8]],
+    ) -> NDArray[np.uint8]:
+        lacking = [row for row in rows.tolist() if row not in made]
+        for row, raw in zip(lacking, raw_images(self.radiographs, lacking), strict=True):
+            made[row] = make(film_from_array(raw), self.radiographs.digests[row])
+        return np.concatenate([made[row] for row in rows.tolist()])
+
+    def _variants(self, film: Film, digest: str) -> NDArray[np.uint8]:
+        i = self.image
+        return variants(film, i.size, i.crop, i.intensity, seed=0, image=digest)
+
+    def _mixtures(self, film: Film, digest: str) -> NDArray[np.uint8]:
+        i, base = self.image, working_film(film, self.image.size)
+        found = []
+        for copy in range(MIXED_COPIES):
+            changed = base
+            for kind in PERTURBATIONS:
+                if kind.name in MIXTURE:
+                    seed = film_seed(copy + 1, digest, kind.name)
+                    changed = perturbed(changed, kind, MIXTURE_LEVEL, seed)
+            found.append(prepare(changed, i.size, i.crop, i.intensity))
+        return np.stack(found)
+
+
+def raw_images(radiographs: Radiographs, rows: Sequence[int]) -> Iterator[NDArray[Any]]:
+    """The images as they lie in the NPZ file, (H, W) each, in order."""
+    manifest = radiographs.manifest
+    if manifest.root is None:
+        raise ValueError("the images are not in a file")
+    return NpzImages(manifest.root).rows([manifest.ids[row] for row in rows])
 
 
 def trained(
@@ -316,15 +353,14 @@ def trained(
     radiographs: Radiographs,
     arrangement: Arrangement,
     seed: int,
-    copies: Any,
+    copies: Copies,
 ) -> Answers:
     """Train one model as `train` would, and ask it."""
     splits = np.full(len(radiographs.manifest), "", dtype=object)
     splits[arrangement.train], splits[arrangement.val] = "train", "val"
     manifest = radiographs.manifest.with_splits(splits.tolist())
-    own = replace(radiographs, manifest=manifest)
     own_config = config.model_copy(update={"seed": seed})
-    trainer = run_building(own_config, own).trainer
+    trainer = run_building(own_config, replace(radiographs, manifest=manifest)).trainer
     best = Best(trainer, run_best_monitor(config.train))
     trainer.callbacks = [best, *_stopping(config)]
     with torch.random.fork_rng(devices=[]):
@@ -334,26 +370,26 @@ def trained(
     def ask(images: NDArray[np.uint8]) -> Floats:
         return predict_logits(trainer.model, trainer.standardize, images)
 
+    val, test, images = arrangement.val, arrangement.test, radiographs.images
     stress = None
-    if arrangement.name == REFERENCE and copies is not None:
-        rows = stressed_rows(arrangement.test)
-        copies.fill(rows)
-        stress = ask(np.concatenate([copies[row] for row in rows])).reshape(len(rows), -1)
-    images = radiographs.images
-    return Answers(ask(images[arrangement.val]), ask(images[arrangement.test]), stress)
+    if arrangement.name == REFERENCE:
+        rows = stressed_rows(test)
+        stress = ask(copies.of_stress(rows)).reshape(len(rows), -1)
+    mixed = ask(copies.of_mixture(test)).reshape(len(test), -1)
+    return Answers(ask(images[val]), ask(images[test]), mixed, stress)
 
 
 def stressed_rows(rows: Rows) -> Rows:
     """The images of the stress test: at most `STRESSED`, evenly spread over the rows."""
-    return rows[np.unique(np.linspace(0, len(rows) - 1, min(STRESSED, len(rows))).astype(int))]
+    places = np.linspace(0, len(rows) - 1, min(STRESSED, len(rows))).astype(int)
+    return np.asarray(rows[np.unique(places)], np.int64)
 
 
 def _stopping(config: Config) -> list[Callback]:
-    stopping = config.train.early_stopping
-    if stopping is None or stopping.monitor is None or stopping.patience is None:
+    stopping, monitor = config.train.early_stopping, run_monitor(config.train)
+    if monitor is None or stopping is None or stopping.patience is None:
         return []
-    monitor = run_best_monitor(config.train)
-    return [] if monitor is None else [EarlyStopping(monitor, stopping.patience)]
+    return [EarlyStopping(monitor, stopping.patience)]
 
 
 class Best(Callback):
@@ -406,6 +442,7 @@ def joined(answers: Sequence[Answers]) -> Answers:
     return Answers(
         np.mean([one.val for one in answers], axis=0),
         np.mean([one.test for one in answers], axis=0),
+        np.mean([one.mixed for one in answers], axis=0),
         np.mean(stress, axis=0) if stress else None,
     )
 
@@ -425,6 +462,7 @@ def figures(
     found: dict[str, Any] = {
         "val_auroc": auroc(val, answers.val),
         "auroc": auroc(test, answers.test),
+        "mixed_auroc": float(np.mean([auroc(test, column) for column in answers.mixed.T])),
         "policies": {},
     }
     stress_truth = targets[stressed_rows(arrangement.test)]
@@ -438,13 +476,10 @@ def figures(
         calibration = Calibration.from_dict(point["calibration"])
         threshold = float(point["threshold"]["value"])
         calls = calibration.apply(answers.test) >= threshold
-        one = {"threshold": threshold, **shares(test, calls)}
+        one: dict[str, Any] = {"threshold": threshold, **shares(test, calls)}
+        one["mixed"] = mean_shares(test, calibration, threshold, answers.mixed)
         if answers.stress is not None:
-            changed = calibration.apply(answers.stress[:, 1:].ravel()).reshape(
-                len(stress_truth), -1
-            )
-            every = [shares(stress_truth, column >= threshold) for column in changed.T]
-            one["stress"] = {key: float(np.mean([e[key] for e in every])) for key in every[0]}
+            one["stress"] = mean_shares(stress_truth, calibration, threshold, answers.stress[:, 1:])
         found["policies"][policy] = one
         if policy == own:
             found["calls"] = calls.tolist()
@@ -471,6 +506,15 @@ def shares(truth: NDArray[np.int64], calls: NDArray[np.bool_]) -> dict[str, floa
     }
 
 
+def mean_shares(
+    truth: NDArray[np.int64], calibration: Calibration, threshold: float, logits: Floats
+) -> dict[str, float]:
+    """`shares` of each column of logits (n, m) at a threshold, averaged over the columns."""
+    p_sick = calibration.apply(logits.ravel()).reshape(logits.shape)
+    every = [shares(truth, column >= threshold) for column in p_sick.T]
+    return {key: float(np.mean([one[key] for one in every])) for key in every[0]}
+
+
 def scored(found: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """The parts of the score, the score, and the same parts under other policies."""
     apart = {name: one for name, one in found.items() if name != REFERENCE}
@@ -494,13 +538,17 @@ def scored(found: Mapping[str, Any], kind: str) -> dict[str, Any]:
             "sensitivity": mean(apart, *cluster, "sensitivity"),
             "specificity": mean(apart, *cluster, "specificity"),
             "accuracy": mean(apart, *cluster, "accuracy"),
+            "mixed": mean(apart, *cluster, "mixed", "balanced"),
             "stress": mean(reference, *cluster, "stress", "balanced"),
         }
-    own = next(iter(policies.values()), {"clusters": float("nan"), "stress": float("nan")})
+    nothing = dict.fromkeys(("clusters", "mixed", "stress"), float("nan"))
+    own = next(iter(policies.values()), nothing)
     agreements = [one["agreement"] for one in found.values()]
     parts = {
         "clusters_auroc": mean(apart, "auroc"),
         "clusters_accuracy": own["clusters"],
+        "mixed_auroc": mean(apart, "mixed_auroc"),
+        "mixed_accuracy": own["mixed"],
         "stress_auroc": mean(reference, "stress_auroc"),
         "stress_accuracy": own["stress"],
         "agreement": float(np.mean(agreements)) if agreements else float("nan"),

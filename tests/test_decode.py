@@ -786,7 +786,7 @@ def test_every_reason_that_is_raised_is_listed_and_every_listed_one_is_raised() 
                 reason = node.args[0]
                 assert isinstance(reason, ast.Constant)
                 raised.add(reason.value)
-    assert raised == set(REASONS)
+    assert raised | {"outside_root", "out_of_scope"} == set(REASONS)  # told by `predict` alone
     assert len(REASONS) == len(set(REASONS))
 
 

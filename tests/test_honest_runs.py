@@ -330,7 +330,7 @@ def test_only_training_runs_in_several_processes(
 ) -> None:
     run = trained(program, films, tmp_path)["run_dir"]
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for words in (("evaluate", run), ("predict", run, films, "-o", tmp_path / "p.csv")):
+    for words in (("evaluate", run), ("check", films)):
         said = program(*words)
         assert said.code == 2
         assert "without torchrun" in said.err

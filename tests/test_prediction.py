@@ -1,6 +1,5 @@
 """`predict`: one row per file, in order, whatever is wrong with the file."""
 
-import errno
 import io
 import json
 import os
@@ -23,14 +22,17 @@ from tiny_runs import (
     tiny_run,
 )
 
-from xray_classifier import prediction
+from xray_classifier import scoring
 from xray_classifier.classifier import Classifier, load_classifier
 from xray_classifier.data.boundary import REASONS
+from xray_classifier.signals import StopNow
 
 __all__ = ["program", "tiny_run"]
 
 NUMBERS = ["p_sick", "threshold", "p_raw", "logit"]
-COLUMNS = ["path", "status", "reason", "p_sick", "decision", *NUMBERS[1:], "in_training"]
+COLUMNS = [
+    "path", "status", "reason", "p_sick", "decision", *NUMBERS[1:], "in_training", "ood_score",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -79,7 +81,7 @@ def test_every_file_has_one_row_in_bytewise_order(
     }
     assert all(not r["reason"] or r["reason"] in REASONS for r in rows)
     for row in rows:
-        empty = [not row[c] for c in COLUMNS[3:]]
+        empty = [not row[c] for c in COLUMNS[3:-1]]
         assert empty == [row["status"] != "ok"] * len(empty)
     assert "2 hidden ones passed over" in said.out
     assert "3 failed and 3 rejected" in said.out
@@ -157,7 +159,7 @@ def test_answers_do_not_depend_on_windows_threads_or_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     program("predict", tiny_run, batch, "-o", tmp_path / "whole.csv", "-j", 1)
-    monkeypatch.setattr(prediction, "INFERENCE_ROWS", window)
+    monkeypatch.setattr(scoring, "INFERENCE_ROWS", window)
     program("predict", tiny_run, batch, "-o", tmp_path / "parts.csv", "-j", 3)
     assert (tmp_path / "parts.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     backwards = [batch / name for name in reversed(visible(batch))]
@@ -197,12 +199,15 @@ def test_json_counts_files_and_keeps_prose_off_standard_output(
     rows = rows_of(tmp_path / "p.csv")
     assert said.json == {
         "out": str(tmp_path / "p.csv"),
+        "meta": str(tmp_path / "p.meta.json"),
         "n": 12,
         "ok": 6,
         "failed": 3,
         "rejected": 3,
         "sick": sum(row["decision"] == "sick" for row in rows),
         "referred": 0,
+        "reused": 0,
+        "exit_code": 4,
     }
     assert "12 files" in said.err
 
@@ -316,28 +321,24 @@ def test_pipes_links_and_loops_are_not_followed(
 
 def interrupted_at(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     """Let the second window of files end in an error."""
-    monkeypatch.setattr(prediction, "INFERENCE_ROWS", 4)
+    monkeypatch.setattr(scoring, "INFERENCE_ROWS", 4)
     rows = Classifier.rows
     calls: list[int] = []
 
-    def once(self: Classifier, names: list[str], prepared: list[Any]) -> Any:
+    def once(self: Classifier, names: list[str], prepared: list[Any], gate: Any) -> Any:
         calls.append(1)
         if len(calls) == 2:
             raise error
-        return rows(self, names, prepared)
+        return rows(self, names, prepared, gate)
 
     monkeypatch.setattr(Classifier, "rows", once)
 
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [
-        (KeyboardInterrupt(), 130),
-        (OSError(errno.ENOSPC, "No space left on device"), 6),
-        (RuntimeError("a bug"), 1),
-    ],
+    [(KeyboardInterrupt(), 130), (StopNow("SIGTERM"), 75), (RuntimeError("a bug"), 1)],
 )
-def test_an_end_in_the_middle_leaves_nothing_behind(
+def test_an_end_in_the_middle_leaves_no_table_and_loses_no_row(
     error: BaseException,
     code: int,
     batch: Path,
@@ -348,10 +349,19 @@ def test_an_end_in_the_middle_leaves_nothing_behind(
 ) -> None:
     target = tmp_path / "out"
     target.mkdir()
+    program("predict", tiny_run, batch, "-o", tmp_path / "whole.csv")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # the log of a bug
-    interrupted_at(monkeypatch, error)
-    assert program("predict", tiny_run, batch, "-o", target / "p.csv").code == code
-    assert list(target.iterdir()) == []
+    with monkeypatch.context() as patched:
+        interrupted_at(patched, error)
+        said = program("predict", tiny_run, batch, "-o", target / "p.csv")
+    assert said.code == code
+    assert code == 1 or "the same command goes on" in said.err
+    assert [path.name for path in target.iterdir()] == [".p.csv.rows"]
+    said = program("predict", tiny_run, batch, "-o", target / "p.csv", "--json")
+    assert said.code == 4
+    assert said.json["reused"] == 4
+    assert sorted(path.name for path in target.iterdir()) == ["p.csv", "p.meta.json"]
+    assert (target / "p.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
 def test_an_end_in_the_middle_keeps_the_old_table(

@@ -21,6 +21,7 @@ REJECTED = (
     "ambiguous_range",
     "for_processing",
     "blank",
+    "out_of_scope",
 )
 """Reasons for which a sound file is not taken; any other reason means that it failed."""
 

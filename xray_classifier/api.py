@@ -8,7 +8,7 @@ from xray_classifier.classifier import Classifier, load_classifier
 from xray_classifier.config_file import load_config
 from xray_classifier.evaluation import NOTHING_MORE, Asked, EvaluationResult, run_evaluation
 from xray_classifier.members import is_repeated
-from xray_classifier.prediction import PredictionResult, run_prediction
+from xray_classifier.prediction import Prediction, PredictionResult, run_prediction
 from xray_classifier.repeated import run_repeated
 from xray_classifier.terminal import Terminal
 from xray_classifier.training import TrainingResult, run_training
@@ -89,29 +89,49 @@ def predict(
     threshold: str | float = "auto",
     prevalence: float | None = None,
     force: bool = False,
+    only_new: bool = False,
+    follow_symlinks: bool = False,
+    hash_names: bool = False,
+    patient: bool = False,
+    study: bool = False,
+    isolate: bool = True,
+    workers: int | None = None,
     quiet: bool = False,
 ) -> PredictionResult:
     """Score files and folders into a table, as `xray-classifier predict` does.
 
     Args:
         checkpoint: A checkpoint or a run folder.
-        inputs: One or several files or folders.
+        inputs: One or several files, folders, `@` lists of files, or CSV files with a column
+            `path`.
         out: The table: .csv, .jsonl or .parquet.
         threshold: "auto", a probability, "sens=0.95", "spec=0.90", "cost=10" or "youden".
         prevalence: Share of sick where the answers are used: adds `p_at_prevalence`.
         force: Replace an existing table.
+        only_new: Replace it, scoring only files that changed since it was written.
+        follow_symlinks: Follow links that lead out of folders.
+        hash_names: Keyed hashes for file names.
+        patient: Add a keyed hash of the patient.
+        study: Add DICOM study and image UIDs, and a table per study.
+        isolate: Decode in processes that may die.
+        workers: How many files are decoded at a time; None is one per core.
         quiet: Print nothing.
 
     Raises:
         XrayError: As the verb would end with a message.
     """
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
-    return run_prediction(
-        Path(checkpoint),
-        [Path(item) for item in given],
-        Path(out),
-        Terminal(quiet=quiet),
+    how = Prediction(
         threshold=threshold,
-        force=force,
         prevalence=prevalence,
+        force=force,
+        only_new=only_new,
+        follow_symlinks=follow_symlinks,
+        hash_names=hash_names,
+        patient=patient,
+        study=study,
+        isolate=isolate,
+        workers=workers,
     )
+    paths = [Path(item) for item in given]
+    return run_prediction(Path(checkpoint), paths, Path(out), Terminal(quiet=quiet), how)

@@ -160,6 +160,18 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _limit(text: str) -> str:
+    """A whole number such as 5, or a share such as 10% or 0.5%."""
+    if text.isascii() and text.isdigit():
+        return text
+    share = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)%", text, re.ASCII)
+    if share is None or float(share[1]) > 100:
+        raise argparse.ArgumentTypeError(
+            f"must be a number of files such as 5, or a share such as 10%, got {text!r}"
+        )
+    return text
+
+
 def _number_of_films(text: str) -> int:
     """A whole number from 0 to 50."""
     if not text.isascii() or not text.isdigit() or int(text) > 50:
@@ -234,6 +246,7 @@ def _add_evaluate(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None
     )
     more.add_argument("--require", action="append", default=[], metavar="CONDITION",
                       help="end with code 9 unless it holds, such as 'auroc>=0.90'")  # fmt: skip
+    _gate(more)
     more.add_argument("--films", type=_number_of_films, default=8, metavar="N",
                       help="worst errors of each kind in the report (default: 8)")  # fmt: skip
     more.add_argument("--medmnist", metavar="NAME",
@@ -243,21 +256,44 @@ def _add_evaluate(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None
 
 def _add_predict(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
     parser = _verb(
-        found, verbs, "predict", "Score files and folders: one row per file, in order.",
+        found, verbs, "predict",
+        "Score files, folders, lists and tables of files: one row per file, in order. After an "
+        "interruption the same command goes on. Ends with 4 if a file failed or was rejected.",
         "  xray-classifier predict runs/latest FOLDER -o predictions.csv\n"
-        "  xray-classifier predict model.safetensors a.png b.dcm -o - --format jsonl\n"
-        "  xray-classifier predict runs/latest FOLDER -o night.csv --threshold sens=0.95\n",
+        "  xray-classifier predict model.safetensors @films.txt -o night.csv --only-new\n"
+        "  xray-classifier predict runs/latest films.csv -o - --format jsonl\n",
     )  # fmt: skip
-    group = parser.add_argument_group("input and output")
+    group = parser.add_argument_group("input")
     group.add_argument("checkpoint", type=Path, metavar="CHECKPOINT_OR_RUN")
-    group.add_argument("inputs", type=Path, nargs="+", metavar="INPUT")
+    group.add_argument("inputs", type=Path, nargs="+", metavar="INPUT",
+                       help="file, folder, @LIST of files, or CSV with a column path")  # fmt: skip
+    group.add_argument("--follow-symlinks", action="store_true",
+                       help="follow links that lead out of folders")  # fmt: skip
+    group.add_argument("--isolate", action=argparse.BooleanOptionalAction, default=True,
+                       help="decode in processes that may die")  # fmt: skip
+    _gate(group)
+    group = parser.add_argument_group("output")
     group.add_argument("-o", "--out", type=Path, required=True, metavar="FILE",
                        help="table to write; - is stdout")  # fmt: skip
     group.add_argument("--format", choices=("csv", "jsonl", "parquet"),
                        help="(default: by the ending of FILE, else csv)")  # fmt: skip
     group.add_argument("--force", action="store_true", help="replace an existing FILE")
+    group.add_argument("--only-new", action="store_true",
+                       help="replace FILE, scoring only what changed since then")  # fmt: skip
+    for kind in ("failed", "rejected"):
+        group.add_argument(f"--max-{kind}", type=_limit, default="0", metavar="N|P%",
+                           help=f"end with 0 with so many files {kind} (default: 0)")  # fmt: skip
+    group.add_argument("--hash-names", action="store_true", help="keyed hashes for file names")
+    group.add_argument("--patient", action="store_true", help="add a keyed hash of the patient")
+    group.add_argument("--study", action="store_true",
+                       help="add DICOM study and image UIDs, and a table per study")  # fmt: skip
     _threshold(group)
     _hardware(parser)
+
+
+def _gate(group: Any) -> None:
+    group.add_argument("--gate", choices=("refuse", "warn", "off"), default="warn",
+                       help="images unlike the training data (default: warn)")  # fmt: skip
 
 
 def _threshold(group: Any) -> None:

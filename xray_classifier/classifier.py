@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,7 @@ from xray_classifier.refer import ReferBand, curve_prevalence
 Image = str | os.PathLike[str] | NDArray[Any]
 """A file, or an array (H, W) or RGB (H, W, 3) of uint8, uint16 or float in [0, 1]."""
 
+GateMode = Literal["refuse", "warn", "off"]
 GateOf = Callable[[NDArray[np.uint8], Signatures], tuple[Sequence[float], Sequence[str]]]
 """How strange images (n, S, S) with signatures (n,) are, and why each is refused, `` if it is not;
 such as a method that looks at `Classifier.strangeness`."""
@@ -210,11 +211,31 @@ class Classifier:
         """
         return strangeness(self.gate, self.model, self.standardize, images, signatures)
 
-    def predict(self, images: Sequence[Image] | Image) -> Any:
+    def gate_of(self, mode: GateMode) -> GateOf | None:
+        """What `rows` asks about images; None where it need not ask.
+
+        Args:
+            mode: `refuse` gives strange images a reason and no answer, `warn` a score alone, `off`
+                neither.
+        """
+        if mode == "off" or self.gate is None:
+            return None
+
+        def asked(
+            images: NDArray[np.uint8], signatures: Signatures
+        ) -> tuple[list[float], tuple[str, ...]]:
+            found = self.strangeness(images, signatures)
+            reasons = found.reasons if mode == "refuse" else ("",) * len(images)
+            return found.scores.tolist(), reasons
+
+        return asked
+
+    def predict(self, images: Sequence[Image] | Image, gate: GateMode = "warn") -> Any:
         """Answers for files or arrays, one row each, in order.
 
         Args:
             images: One or several files or arrays.
+            gate: What to do with images unlike the training data, as `--gate`.
 
         Returns:
             A pandas DataFrame with the columns of `xray-classifier predict`; an image that cannot
@@ -232,7 +253,9 @@ class Classifier:
             for place, image in enumerate(given)
         ]
         prepared = [self.attempt(image) for image in given]
-        return pandas.DataFrame(self.rows(names, prepared), columns=list(self.columns))
+        return pandas.DataFrame(
+            self.rows(names, prepared, self.gate_of(gate)), columns=list(self.columns)
+        )
 
     def attempt(self, image: Image) -> Prepared | DecodeError:
         """One image as the model sees it with its signature, or why there is none."""

@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     terminal: Terminal | None = None
     try:
         arguments = parse(words, RECIPES)
+        arguments.words = words
         _refuse_many_processes(arguments)
         stream = sys.stderr if _stdout_is_data(arguments) else sys.stdout
         terminal = Terminal(stream, quiet=arguments.quiet)
@@ -80,8 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _refuse_many_processes(arguments: argparse.Namespace) -> None:
-    """Only training is shared out; everything else would be done and written several times."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    """Training and predicting are shared out; all else would be done and written several times."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or arguments.verb == "predict":
         return
     if arguments.verb != "train" or arguments.dry_run:
         what = "train --dry-run" if arguments.verb == "train" else arguments.verb
@@ -219,6 +220,7 @@ def _evaluate(arguments: argparse.Namespace, terminal: Terminal) -> int:
             films=arguments.films,
             plan=arguments.plan,
             force=arguments.force,
+            gate=arguments.gate,
         ),
     )
     if arguments.json:
@@ -231,25 +233,41 @@ def _evaluate(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _predict(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    from xray_classifier.prediction import run_prediction
+    from xray_classifier.signals import leave_on_signals
 
     if arguments.json and arguments.out == Path("-"):
         raise UsageError("--json and -o - both want standard output; name a file with -o")
-    result = run_prediction(
-        arguments.checkpoint,
-        arguments.inputs,
-        arguments.out,
-        terminal,
+    with leave_on_signals():
+        return _score_files(arguments, terminal)
+
+
+def _score_files(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from xray_classifier.prediction import Prediction, run_prediction
+
+    how = Prediction(
         file_format=arguments.format,
         threshold=arguments.threshold,
         device=arguments.device or "auto",
         workers=arguments.workers,
         force=arguments.force,
         prevalence=arguments.prevalence,
+        only_new=arguments.only_new,
+        follow_symlinks=arguments.follow_symlinks,
+        hash_names=arguments.hash_names,
+        patient=arguments.patient,
+        study=arguments.study,
+        isolate=arguments.isolate,
+        gate=arguments.gate,
+        max_failed=arguments.max_failed,
+        max_rejected=arguments.max_rejected,
+        words=("xray-classifier", *arguments.words),
     )
+    result = run_prediction(arguments.checkpoint, arguments.inputs, arguments.out, terminal, how)
+    if os.environ.get("RANK", "0") != "0":  # of several processes the first answers
+        return 0
     if arguments.json:
         _print_json(asdict(result))
-    return PARTLY_DONE if result.failed or result.rejected else 0
+    return result.exit_code
 
 
 def _compare(arguments: argparse.Namespace, terminal: Terminal) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from xray_classifier.errors import PeerLostError
+from xray_classifier.errors import PeerLostError, UsageError
 
 POLL_S = 0.1
 ANSWER_S = 120.0
@@ -80,13 +80,20 @@ def company() -> Iterator[Company]:
     """Meet the other processes that torchrun has started, if there are any.
 
     Raises:
+        UsageError: WORLD_SIZE is set, but nobody has started several processes.
         PeerLostError: The launcher does not answer.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size < 2:
         yield Company()
         return
-    from torch.distributed import PrefixStore, TCPStore
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise UsageError(
+            f"WORLD_SIZE is {size}, but {', '.join(missing)} is not set: start with torchrun, or "
+            "unset WORLD_SIZE"
+        )
+    from torch._C._distributed_c10d import PrefixStore, TCPStore
 
     rank = int(os.environ["RANK"])
     launchers = os.environ.get("TORCHELASTIC_USE_AGENT_STORE", "") == "True"
@@ -100,7 +107,9 @@ def company() -> Iterator[Company]:
             wait_for_workers=False,
         )
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        yield Company(rank, size, PrefixStore(f"xray_classifier/{attempt}", store))
+        found = Company(rank, size, PrefixStore(f"xray_classifier/{attempt}", store))
+        yield found
+        found.arrive("left")  # the store may be rank 0's own: it stays until all have read it
 
 
 @contextmanager

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from xray_classifier.classifier import Classifier, load_classifier, run_of
+from xray_classifier.classifier import Classifier, GateMode, load_classifier, run_of
 from xray_classifier.config import DataConfig
 from xray_classifier.data.loading import Radiographs
 from xray_classifier.errors import DataError, OutputError, UsageError
 from xray_classifier.extras import checked_policies
 from xray_classifier.files import make_folder, printable, write_text
-from xray_classifier.gated import Gated, GateMode, gated
+from xray_classifier.gated import Gated, gated
 from xray_classifier.history import History, Monitor
 from xray_classifier.judged_data import (
     chosen_split,

@@ -3,16 +3,12 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xray_classifier.classifier import Classifier
+from xray_classifier.classifier import Classifier, GateMode
 from xray_classifier.data.loading import Radiographs
-
-GateMode = Literal["refuse", "warn", "off"]
-MODES: tuple[GateMode, ...] = ("refuse", "warn", "off")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,248 +1,346 @@
-"""`predict`: one row per file, in order, whatever is wrong with the file."""
+"""`predict`: one row per file, in order, whatever is wrong with the file.
 
-import io
+Rows are kept beside the table as they are made, and the table appears whole when the last one is
+there: the same command after an interruption scores only what is missing. Started by torchrun, each
+process scores a share of the files, and the first one writes the table.
+"""
+
+import json
 import os
-import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import tempfile
+import time
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from xray_classifier.answers import OK, REFER
-from xray_classifier.classifier import Classifier, load_classifier
-from xray_classifier.data.tree import list_tree
-from xray_classifier.details import LABEL_SHIFT
-from xray_classifier.errors import DataError, OutputError, UsageError
-from xray_classifier.files import atomic_file, csv_row, printable, to_json
-from xray_classifier.inference import INFERENCE_ROWS
-from xray_classifier.terminal import Terminal, command, encodable
+from xray_classifier import __version__
+from xray_classifier.answers import OK
+from xray_classifier.classifier import load_classifier
+from xray_classifier.company import Company, company
+from xray_classifier.data.inputs import Item, Listing, items_of
+from xray_classifier.data.tree import Tree
+from xray_classifier.errors import (
+    DataError,
+    InterruptedRun,
+    OutputError,
+    TerminatedRun,
+    UsageError,
+)
+from xray_classifier.files import without_nan, write_refusal
+from xray_classifier.prediction_facts import (
+    PredictionResult,
+    Tally,
+    meta_path,
+    model_facts,
+    now,
+    say_the_end,
+    write_meta,
+)
+from xray_classifier.prediction_options import Prediction, require_key
+from xray_classifier.prediction_output import (
+    gathered_places,
+    opened_store,
+    owned,
+    remove_files,
+    studies_path,
+)
+from xray_classifier.prediction_table import STDOUT, format_of, write_rows
+from xray_classifier.pseudonyms import key_id
+from xray_classifier.row_store import (
+    NO_STAMP,
+    WRITING,
+    WRITTEN,
+    RowStore,
+    beside,
+    stamp_of,
+    stores_beside,
+)
+from xray_classifier.scoring import Job, Row, Scorer, decoder_of, intended_use_of
+from xray_classifier.signals import signal_of
+from xray_classifier.studies import Studies
+from xray_classifier.terminal import Advance, Terminal
 
-FORMATS = ("csv", "jsonl", "parquet")
-STDOUT = Path("-")
+__all__ = ["Prediction", "PredictionResult", "run_prediction"]
 
-Row = tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class PredictionResult:
-    """What a batch comes to; `--json` prints it. Counts are files."""
-
-    out: str
-    n: int
-    ok: int
-    failed: int
-    rejected: int
-    sick: int
-    referred: int
+PLAIN = Prediction()
 
 
 def run_prediction(
-    path: Path,
-    inputs: Sequence[Path],
-    out: Path,
-    terminal: Terminal,
-    *,
-    file_format: str | None = None,
-    threshold: str | float = "auto",
-    device: str = "auto",
-    workers: int | None = None,
-    force: bool = False,
-    prevalence: float | None = None,
+    path: Path, inputs: Sequence[Path], out: Path, terminal: Terminal, how: Prediction = PLAIN
 ) -> PredictionResult:
     """Score files and folders, and write one row per file.
 
     Args:
         path: A checkpoint or a run folder.
-        inputs: Files and folders; folders are searched to the bottom.
+        inputs: Files, folders, `@` lists of files, and CSV files with a column `path`.
         out: The table; `-` is standard output.
         terminal: What the user reads.
-        file_format: csv, jsonl or parquet; None goes by the ending of `out`.
-        threshold: `auto` or a policy, see `load_classifier`.
-        device: Where to compute.
-        workers: Decoding threads; None is one per core.
-        force: Replace an existing `out`.
-        prevalence: Share of sick where the answers are used: adds `p_at_prevalence`.
+        how: What else was asked for.
 
     Raises:
-        UsageError: An input does not exist.
-        OutputError: `out` exists, or cannot be written; nothing is left half-written.
+        UsageError: An input does not exist, or options exclude each other.
+        DataError: There is no file at all, or a list of files cannot be read.
+        OutputError: `out` exists, is being written by another process, or cannot be written.
+        InterruptedRun: A signal came; rows so far are kept.
     """
-    kind = file_format or {".jsonl": "jsonl", ".parquet": "parquet"}.get(out.suffix, "csv")
-    _check_output(out, kind, force)
-    files, hidden = list_inputs(inputs, terminal)
-    classifier = load_classifier(path, device, threshold, prevalence)
-    terminal.say(f"{len(files):,} files{f', {hidden:,} hidden ones passed over' if hidden else ''}")
-    counts: Counter[str] = Counter()
-    with terminal.bar("predicting", len(files), "file") as bar:
-        rows = _counted(scored_rows(classifier, files, workers or os.cpu_count() or 1), counts, bar)
-        write_rows(out, kind, classifier.columns, rows)
-    result = PredictionResult(
-        out=str(out),
-        n=len(files),
-        ok=counts["ok"],
-        failed=counts["failed"],
-        rejected=counts["rejected"],
-        sick=counts["sick"],
-        referred=counts[REFER],
-    )
-    _say_the_end(terminal, classifier, result, counts)
-    terminal.say(f"Next: {command('evaluate', path, '--data', 'LABELLED_FOLDER')}")
+    kind = format_of(out, how.file_format)
+    if how.hash_names or how.patient:
+        require_key()
+    with company() as ranks:
+        if out == STDOUT:
+            if ranks.size > 1 or how.only_new:
+                raise UsageError(
+                    f"{'--only-new keeps' if how.only_new else 'several processes keep'} rows "
+                    "beside the table; name a file with -o"
+                )
+            return _to_stdout(path, inputs, kind, terminal, how)
+        said = terminal if ranks.first else Terminal(quiet=True)
+        with owned(out, how, ranks), _kept_when_interrupted():
+            return _Batch(path, inputs, out, kind, said, how, ranks).run()
+
+
+def _to_stdout(
+    path: Path, inputs: Sequence[Path], kind: str, terminal: Terminal, how: Prediction
+) -> PredictionResult:
+    """Rows as they come; nothing is kept."""
+    with Listing(tempfile.TemporaryFile()) as listing:
+        tree = _list_inputs(listing, inputs, how, terminal)
+        classifier = load_classifier(path, how.device, how.threshold, how.prevalence)
+        _say_inputs(terminal, len(listing), tree)
+        scorer = Scorer(
+            classifier,
+            how.patient,
+            how.study,
+            classifier.gate_of(how.gate),
+            intended_use=None if how.gate == "off" else intended_use_of(classifier),
+        )
+        tally, started_s = Tally(scorer.columns), time.monotonic()
+        with terminal.bar("predicting", len(listing), "file") as bar:
+            rows = _shown(bar, tally, tally.passing(_rows(listing, scorer, how)))
+            write_rows(STDOUT, kind, scorer.columns, rows)
+    result = tally.result(STDOUT, None, 0, how)
+    say_the_end(terminal, classifier, result, tally, time.monotonic() - started_s)
+    terminal.say(f"Next: {how.next_command(path)}")
     return result
 
 
-def list_inputs(inputs: Sequence[Path], terminal: Terminal) -> tuple[list[Path], int]:
-    """Every file that the arguments mean, in order, and the number of hidden ones passed over.
+def _rows(listing: Listing, scorer: Scorer, how: Prediction) -> Iterator[Row]:
+    jobs = (
+        Job(place, item.name, how.row_name(item.name), item.reason, NO_STAMP)
+        for place, item in enumerate(listing.items(slice(None)))
+    )
+    with decoder_of(scorer.classifier, how.workers, how.isolate) as decoder:
+        for window in scorer.scored(decoder, jobs):
+            yield from (row for _, row in window)
 
-    Links that lead out of a folder, links to folders, pipes and devices are no files; the terminal
-    is told how many there were.
+
+def _shown(bar: Advance, tally: Tally, rows: Iterable[Row]) -> Iterator[Row]:
+    for row in rows:
+        bar(tally.n, _not_ok(tally.n - tally.count("status", OK)))
+        yield row
+
+
+def _not_ok(count: int) -> str:
+    return f"{count:,} not ok" if count else ""
+
+
+def _list_inputs(
+    listing: Listing, inputs: Sequence[Path], how: Prediction, terminal: Terminal
+) -> Tree:
+    """Write down every file that the arguments mean, and say what was passed over.
 
     Raises:
         UsageError: An argument does not exist.
         DataError: There is no file at all.
     """
-    files: list[Path] = []
-    hidden = 0
-    for given in inputs:
-        if os.path.isdir(given):  # noqa: PTH112 - pathlib raises on some hostile names
-            tree = list_tree(given)
-            for note in tree.skipped():
-                terminal.warn(f"{printable(given)}: {note}")
-            hidden += tree.hidden.total()
-            files.extend(given / relative for relative in tree.files)
-        elif os.path.lexists(given):
-            files.append(given)
-        else:
-            raise UsageError(f"{printable(given)} does not exist")
-    if not files:
-        raise DataError(f"no file in {', '.join(map(printable, inputs))}")
-    return files, hidden
+    tree = Tree()
+    follow = how.follow_symlinks
+    listing.extend(items_of(inputs, tree, follow_links=follow, shown=how.shown))
+    listing.count()
+    for note in tree.skipped():
+        terminal.warn(note)
+    if not len(listing):
+        raise DataError(f"no file in {', '.join(map(how.shown, inputs))}")
+    return tree
 
 
-def scored_rows(classifier: Classifier, files: Sequence[Path], workers: int) -> Iterator[Row]:
-    """Rows of the table, in order; a window of files is decoded at a time."""
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(files), INFERENCE_ROWS):
-            part = files[start : start + INFERENCE_ROWS]
-            attempts = list(pool.map(classifier.attempt, part))
-            yield from classifier.rows([str(file) for file in part], attempts)
+def _say_inputs(terminal: Terminal, n_files: int, tree: Tree) -> None:
+    n_hidden = tree.hidden.total()
+    hidden = f", {n_hidden:,} hidden ones passed over" if n_hidden else ""
+    terminal.say(f"{n_files:,} files{hidden}")
 
 
-def _counted(rows: Iterable[Row], counts: Counter[str], bar: Any) -> Iterator[Row]:
-    for done, row in enumerate(rows, start=1):
-        counts[row[1]] += 1
-        counts[f"reason {row[2]}"] += row[1] != "ok"
-        if row[1] == OK and row[4] in ("sick", REFER):
-            counts[row[4]] += 1
-        counts[f"seen {row[-1]}"] += row[1] == "ok"
-        bar(done)
+@contextmanager
+def _kept_when_interrupted() -> Iterator[None]:
+    """Tell of an interruption that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        name = signal_of(error)
+        kind = InterruptedRun if name == "SIGINT" else TerminatedRun
+        raise kind(
+            f"{name}: stopped; the rows so far are kept, and the same command goes on from there"
+        ) from error
+
+
+class _Batch:
+    """One table from its inputs; see `run_prediction` for the arguments."""
+
+    def __init__(
+        self,
+        path: Path,
+        inputs: Sequence[Path],
+        out: Path,
+        kind: str,
+        terminal: Terminal,
+        how: Prediction,
+        ranks: Company,
+    ) -> None:
+        self._path, self._inputs, self._out, self._kind = path, inputs, out, kind
+        self._terminal, self._how, self._ranks = terminal, how, ranks
+        self._started, self._started_s = now(), time.monotonic()
+        self._tree = Tree()
+        self._reused = 0
+
+    def run(self) -> PredictionResult:
+        """Score what is not scored yet, then write the table and what goes with it."""
+        how = self._how
+        with self._shared_listing() as listing:
+            classifier = load_classifier(self._path, how.device, how.threshold, how.prevalence)
+            _say_inputs(self._terminal, len(listing), self._tree)
+            scorer = Scorer(
+                classifier,
+                how.patient,
+                how.study,
+                classifier.gate_of(how.gate),
+                intended_use=None if how.gate == "off" else intended_use_of(classifier),
+            )
+            key = _question(scorer, how)
+            store = opened_store(self._out, key, how, self._terminal, self._ranks)
+            try:
+                places = self._score(listing, scorer, store)
+                result = self._write(scorer, store, places) if self._ranks.first else None
+            finally:
+                store.close()
+        told = self._ranks.told("result", json.dumps(result and asdict(result)))
+        if self._ranks.first and not how.only_new:
+            remove_files(stores_beside(self._out))
+        return PredictionResult(**json.loads(told))
+
+    @contextmanager
+    def _shared_listing(self) -> Iterator[Listing]:
+        """The files to score, listed once, by rank 0: a folder may change while it is read."""
+        if self._ranks.size == 1:
+            with Listing(tempfile.TemporaryFile()) as listing:
+                self._tree = _list_inputs(listing, self._inputs, self._how, self._terminal)
+                yield listing
+            return
+        shared = beside(self._out, "list")
+        if not self._ranks.first:
+            self._ranks.told("listing", "")
+        with Listing(_private_file(shared, new=self._ranks.first)) as listing:
+            if self._ranks.first:
+                self._tree = _list_inputs(listing, self._inputs, self._how, self._terminal)
+                self._ranks.told("listing", "written")
+            listing.count()
+            self._ranks.arrive("listed")
+            remove_files([shared] if self._ranks.first else [])
+            yield listing
+
+    def _score(self, listing: Listing, scorer: Scorer, store: RowStore) -> "array[int]":
+        """The places of all rows, on rank 0; this process scores what is missing of its share."""
+        part = self._ranks.share(len(listing))
+        places = array("q", bytes(8 * (part.stop - part.start)))
+        with (
+            self._terminal.bar("predicting", len(places), "file") as bar,
+            decoder_of(scorer.classifier, self._how.workers, self._how.isolate) as decoder,
+        ):
+            jobs = self._missing(listing.items(part), store, places)
+            done = not_ok = 0
+            for window in scorer.scored(decoder, jobs):
+                rows = ((job.name, job.stamp, row[1:]) for job, row in window)
+                for (job, row), place in zip(window, store.add(rows), strict=True):
+                    places[job.index] = place
+                    not_ok += row[1] != OK
+                done += len(window)
+                bar(done + self._reused, _not_ok(not_ok))
+        places.append(self._reused)
+        whole, self._reused = gathered_places(places, self._out, self._ranks)
+        return whole
+
+    def _missing(
+        self, items: Iterable[Item], store: RowStore, places: "array[int]"
+    ) -> Iterator[Job]:
+        """Files without a row; the places of the others are noted."""
+        for index, item in enumerate(items):
+            name = self._how.row_name(item.name)
+            stamp = NO_STAMP if item.reason else stamp_of(item.name)
+            found = store.find(name, stamp)
+            if found is None:
+                yield Job(index, item.name, name, item.reason, stamp)
+            else:
+                places[index] = found
+                self._reused += 1
+
+    def _write(self, scorer: Scorer, store: RowStore, places: "array[int]") -> PredictionResult:
+        """The table, the table per study, and the facts."""
+        tally = Tally(scorer.columns)
+        studies = Studies(scorer.columns) if self._how.study else None
+        store.note(WRITING)
+        rows = tally.passing(store.row(place) for place in places)
+        write_rows(self._out, self._kind, scorer.columns, _added(studies, rows))
+        if studies is not None:
+            write_rows(studies_path(self._out), "csv", studies.columns, studies.rows())
+        result = tally.result(self._out, meta_path(self._out), self._reused, self._how)
+        write_meta(
+            scorer.classifier, result, tally, self._tree,
+            kind=self._kind, checkpoint=self._path, started=self._started,
+            command=self._how.typed(self._inputs),
+        )  # fmt: skip
+        store.note(WRITTEN)
+        if self._how.only_new:
+            store.compact(places)
+        elapsed_s = time.monotonic() - self._started_s
+        say_the_end(self._terminal, scorer.classifier, result, tally, elapsed_s)
+        self._terminal.say(f"Next: {self._how.next_command(self._path)}")
+        return result
+
+
+def _private_file(path: Path, new: bool) -> IO[bytes]:
+    """A file that holds names, for its owner alone.
+
+    Raises:
+        OutputError: It cannot be opened.
+    """
+    try:
+        if not new:
+            return path.open("rb")
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        return os.fdopen(descriptor, "w+b")
+    except OSError as error:
+        raise OutputError(write_refusal(path, error)) from error
+
+
+def _added(studies: Studies | None, rows: Iterable[Row]) -> Iterator[Row]:
+    for row in rows:
+        if studies is not None:
+            studies.add(row)
         yield row
 
 
-def _check_output(out: Path, kind: str, force: bool) -> None:
-    if kind not in FORMATS:
-        raise UsageError(f"--format {kind}: must be one of {', '.join(FORMATS)}")
-    if out == STDOUT:
-        if kind == "parquet":
-            raise UsageError("parquet cannot go to standard output; name a file with -o")
-        return
-    # os.path says False where pathlib raises, as for a name that is too long
-    exists = os.path.lexists(out)
-    if exists and not os.path.isfile(out):  # noqa: PTH113
-        raise OutputError(f"{printable(out)} is a folder or device; name a file with -o")
-    if exists and not force:
-        raise OutputError(f"{printable(out)} exists; name another file or add --force")
-    parent = out.absolute().parent
-    if not os.path.isdir(parent):  # noqa: PTH112
-        raise OutputError(f"the folder {printable(parent)} does not exist; make it")
-    if kind == "parquet":
-        try:
-            import pyarrow  # noqa: F401
-        except ImportError as error:
-            raise UsageError(
-                "parquet needs pyarrow: pip install 'xray-classifier[parquet]'"
-            ) from error
-
-
-def write_rows(out: Path, kind: str, columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """Write a table whole or not at all.
-
-    Args:
-        out: Final name, or `-` for standard output.
-        kind: csv, jsonl or parquet.
-        columns: Names, in order.
-        rows: As long as `columns` each.
-    """
-    if out == STDOUT:
-        for line in _lines(kind, columns, rows):
-            sys.stdout.write(encodable(line, sys.stdout))
-        sys.stdout.flush()
-        return
-    with atomic_file(out) as file:
-        if kind == "parquet":
-            _write_parquet(file, columns, rows)
-            return
-        for line in _lines(kind, columns, rows):
-            file.write(line.encode("utf-8", "backslashreplace"))
-
-
-def _lines(kind: str, columns: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
-    if kind == "csv":
-        yield csv_row(columns)
-        yield from (csv_row(row) for row in rows)
-        return
-    for row in rows:
-        values = [printable(v) if isinstance(v, str) else v for v in row]
-        yield to_json(dict(zip(columns, values, strict=True))) + "\n"
-
-
-def _write_parquet(file: IO[bytes], columns: Sequence[str], rows: Iterable[Row]) -> None:
-    import pandas
-
-    texts = ("path", "status", "reason", "decision", "in_training")
-    lines = [tuple(printable(v) if isinstance(v, str) else v for v in row) for row in rows]
-    frame = pandas.DataFrame(lines, columns=list(columns))
-    frame = frame.astype({c: "string" if c in texts else "float64" for c in columns})
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False)
-    file.write(buffer.getvalue())
-
-
-def _say_the_end(
-    terminal: Terminal, classifier: Classifier, result: PredictionResult, counts: Counter[str]
-) -> None:
-    if classifier.task == "classify":
-        n_healthy = result.ok - result.sick - result.referred
-        parts = [f"{result.sick:,} sick", f"{n_healthy:,} healthy"]
-        if classifier.refer is not None:
-            parts.append(f"{result.referred:,} referred to a person")
-        told = " and ".join([", ".join(parts[:-1]), parts[-1]])
-        terminal.say(f"{result.ok:,} scored: {told} at threshold {classifier.threshold:.3g}")
-        if classifier.prevalence is not None:
-            terminal.say(
-                f"note: p_at_prevalence is for {classifier.prevalence:g} sick; {LABEL_SHIFT}"
-            )
-    else:
-        terminal.say(f"{result.ok:,} scored")
-    if result.failed or result.rejected:
-        reasons = ", ".join(
-            f"{key.removeprefix('reason ')}: {count}"
-            for key, count in sorted(counts.items())
-            if key.startswith("reason ") and count
-        )
-        terminal.warn(f"{result.failed:,} failed and {result.rejected:,} rejected ({reasons})")
-    if classifier.memory is None:
-        terminal.say(
-            "note: this copy of the model remembers no training images (in_training: empty)"
-        )
-    known, alike = counts["seen yes"], counts["seen possible"]
-    if known:
-        terminal.warn(f"{known:,} of {result.ok:,} images were in this model's training data")
-    if alike:
-        terminal.say(
-            f"note: {alike:,} of {result.ok:,} images may have been in this model's training data: "
-            "they look like images of it (in_training: possible)"
-        )
-    if str(result.out) != "-":
-        terminal.say(f"written to {printable(result.out)}")
+def _question(scorer: Scorer, how: Prediction) -> Mapping[str, Any]:
+    """All that decides the answers to a file, apart from the file."""
+    question = {
+        "version": __version__,
+        "model": model_facts(scorer.classifier),
+        "columns": list(scorer.columns),
+        "names": key_id() if how.hash_names or how.patient else None,
+        "hash_names": how.hash_names,
+        "gate": how.gate,
+    }
+    plain: Mapping[str, Any] = without_nan(question)
+    return plain

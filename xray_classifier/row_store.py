@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_classifier.errors import OutputError
-from xray_classifier.files import printable, write_refusal
+from xray_classifier.files import atomic_file, printable, write_refusal
 
 SYNC_S = 1.0
 FORMAT = 1
@@ -28,6 +28,9 @@ MOST_NAME_BYTES = 255
 """Longest file name that usual file systems take."""
 
 OFFSET_BITS = 44
+MOST_OLD_ROWS = 1000
+"""Rows beyond twice what a table needs that a file may hold before it is written anew."""
+
 WRITING, WRITTEN = "writing", "written"
 """Lines that say how far the table is: about to be replaced by these rows, or replaced."""
 
@@ -118,7 +121,9 @@ class RowStore:
 
     def __init__(self, paths: Sequence[Path], own: int, key: Mapping[str, Any]) -> None:
         self._paths, self._own = list(paths), own
-        self._file = self._opened_for_adding(key)
+        self._first = json.dumps({"rows": FORMAT, "key": key}).encode() + b"\n"
+        self._n_added = 0
+        self._file = self._opened_for_adding()
         self._readers: dict[int, IO[bytes]] = {}
         self._hashes, self._places = self._indexed()
         self._synced_s = time.monotonic()
@@ -163,6 +168,7 @@ class RowStore:
             places.append(self._own << OFFSET_BITS | at)
             lines.append(line)
             at += len(line)
+        self._n_added += len(lines)
         with _written(self._paths[self._own]):
             self._append(b"".join(lines))
             if time.monotonic() - self._synced_s > SYNC_S:
@@ -176,6 +182,25 @@ class RowStore:
             self._append(json.dumps(state).encode() + b"\n")
             os.fsync(self._file.fileno())
 
+    def compact(self, places: Sequence[int]) -> None:
+        """Keep the rows at some places alone, in one file, if that is less than half of all rows.
+
+        Other processes must be done with their files.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        if len(self) + self._n_added <= 2 * len(places) + MOST_OLD_ROWS:
+            return
+        with atomic_file(self._paths[0]) as file:
+            file.write(self._first)
+            for place in places:
+                file.write(self._line(place))
+            file.write(json.dumps(WRITTEN).encode() + b"\n")
+        for path in self._paths[1:]:
+            with suppress(OSError):
+                path.unlink()
+
     def close(self) -> None:
         """Let go of all files."""
         for file in (self._file, *self._readers.values()):
@@ -188,13 +213,16 @@ class RowStore:
         self._end += len(content)
 
     def _record(self, place: int) -> Any:
+        return json.loads(self._line(place))
+
+    def _line(self, place: int) -> bytes:
         which = place >> OFFSET_BITS
         if which not in self._readers:
             self._readers[which] = _opened(self._paths[which])
         self._readers[which].seek(place & (1 << OFFSET_BITS) - 1)
-        return json.loads(self._readers[which].readline())
+        return self._readers[which].readline()
 
-    def _opened_for_adding(self, key: Mapping[str, Any]) -> IO[bytes]:
+    def _opened_for_adding(self) -> IO[bytes]:
         path = self._paths[self._own]
         with _written(path):
             if path.is_symlink():
@@ -204,8 +232,7 @@ class RowStore:
             file.truncate(self._end)
             if not self._end:
                 self._file = file
-                first = json.dumps({"rows": FORMAT, "key": key}).encode() + b"\n"
-                self._append(first)
+                self._append(self._first)
         return file
 
     def _indexed(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

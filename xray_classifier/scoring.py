@@ -2,16 +2,18 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from xray_classifier.classifier import Classifier, GateOf
 from xray_classifier.data.dicom_identity import Identity, identity_of
+from xray_classifier.data.dicom_scope import out_of_scope
 from xray_classifier.data.isolation import DecodingPool
 from xray_classifier.data.patients import SCHEMES, patient_of
 from xray_classifier.data.preparing import Decoded, decode_in_order
@@ -24,6 +26,7 @@ AHEAD_PER_WORKER = 64
 MOST_UNREAD = 4096
 """Files in a row that need not be read, before those that are decoded meanwhile are answered."""
 
+WINDOWS_AHEAD = 2
 FIRST_WINDOW = 16
 """Files answered at first, so that the first rows come soon; windows grow to INFERENCE_ROWS."""
 
@@ -66,14 +69,18 @@ def decoder_of(classifier: Classifier, workers: int | None, isolate: bool) -> It
         workers: How many files at a time; None: one per core.
         isolate: In processes of their own, so that no file can take this one down.
     """
+    # of several processes on a machine each takes its part of the cores
+    n_local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    workers = workers or max(1, (os.cpu_count() or 1) // n_local)
     if not isolate:
-        yield Threads(classifier.attempt, workers or os.cpu_count() or 1)
+        yield Threads(classifier.attempt, workers)
         return
     with DecodingPool(classifier.content["image"], workers) as pool:
         yield pool
 
 
-class Job(NamedTuple):
+@dataclass(frozen=True)
+class Job:
     """One file to score.
 
     Attributes:
@@ -100,12 +107,14 @@ class Scorer:
         patient: Add the column `patient`.
         study: Add the columns `study_uid` and `sop_uid`.
         gate_of: See `Classifier.rows`.
+        intended_use: What DICOM headers are held against; None: nothing.
     """
 
     classifier: Classifier
     patient: bool = False
     study: bool = False
     gate_of: GateOf | None = None
+    intended_use: Mapping[str, Any] | None = None
     _readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4))
 
     @property
@@ -116,16 +125,26 @@ class Scorer:
         return (*self.classifier.columns, *patient, *study)
 
     def scored(self, decoder: Decoder, jobs: Iterable[Job]) -> Iterator[list[tuple[Job, Row]]]:
-        """Rows of files, window by window, in order; jobs are read a bounded number ahead."""
-        for window in _windows(_films(decoder, jobs)):
+        """Rows of files, window by window, in order.
+
+        Jobs are read by another thread, a bounded number ahead.
+        """
+        for window in _prefetched(_windows(_films(decoder, jobs))):
             found = [job for job, _ in window]
-            films = [film for _, film in window]
+            films = self._in_scope(window)
             rows = self.classifier.rows([job.name for job in found], films, self.gate_of)
             more = self._more(found, films)
             yield [
                 (job, _plain((*row, *extra)))
                 for job, row, extra in zip(found, rows, more, strict=True)
             ]
+
+    def _in_scope(self, window: "Window") -> list[Decoded]:
+        """The films, without those that a DICOM header says the model is not meant for."""
+        if self.intended_use is None:
+            return [film for _, film in window]
+        check = partial(_scoped, self.intended_use)
+        return list(self._readers.map(check, window))
 
     def _more(self, jobs: Sequence[Job], films: Sequence[Decoded]) -> list[Row]:
         if not self.patient and not self.study:
@@ -153,6 +172,27 @@ class Scorer:
             return patient_of(posix, pattern)
         name = posix.rpartition("/")[2]
         return next((hit for one in schemes if (hit := patient_of(name, f"^{one}"))), None)
+
+
+Window = list[tuple[Job, Decoded]]
+
+
+def intended_use_of(classifier: Classifier) -> Mapping[str, Any] | None:
+    """What a checkpoint says that it is meant for, where DICOM headers can contradict it."""
+    stated = classifier.content.get("intended_use") or {}
+    keys = ("modality", "body_part", "view", "min_age_years", "max_age_years")
+    return stated if any(stated.get(key) is not None for key in keys) else None
+
+
+def _scoped(intended_use: Mapping[str, Any], pair: tuple[Job, Decoded]) -> Decoded:
+    """A film, or why its header says that the model is not meant for it."""
+    job, film = pair
+    if isinstance(film, DecodeError):
+        return film
+    tag = out_of_scope(Path(job.path), intended_use)
+    if tag is None:
+        return film
+    return DecodeError("out_of_scope", f"{tag} contradicts the intended use of the model")
 
 
 def _identity(job: Job) -> Identity:
@@ -194,11 +234,22 @@ def _unread(job: Job) -> tuple[Job, Decoded]:
     return job, DecodeError(job.reason, "the file was not read")
 
 
-def _windows(
-    films: Iterable[tuple[Job, Decoded]],
-) -> Iterator[list[tuple[Job, Decoded]]]:
+def _prefetched(windows: Iterator[Window]) -> Iterator[Window]:
+    """The same windows, a few of them filled by another thread while the last one is answered."""
+    pool = ThreadPoolExecutor(1)
+    ahead = deque(pool.submit(next, windows, None) for _ in range(WINDOWS_AHEAD))
+    try:
+        while (window := ahead.popleft().result()) is not None:
+            ahead.append(pool.submit(next, windows, None))
+            yield window
+    finally:
+        # Without waiting: whoever closes the decoder ends what the thread still does.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _windows(films: Iterable[tuple[Job, Decoded]]) -> Iterator[Window]:
     """Lists of films, short ones at first; answers do not depend on their length."""
-    window: list[tuple[Job, Decoded]] = []
+    window: Window = []
     size = min(FIRST_WINDOW, INFERENCE_ROWS)
     for film in films:
         window.append(film)

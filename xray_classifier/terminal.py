@@ -9,12 +9,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from xray_classifier.errors import OutputError
 from xray_classifier.files import printable, write_refusal
 
 HEARTBEAT_S = 30.0
+
+
+class Advance(Protocol):
+    """Moves a bar."""
+
+    def __call__(self, done: int, note: str = "") -> None:
+        """Say how many units are done so far, and a word about them."""
 
 
 class Terminal:
@@ -88,11 +95,11 @@ class Terminal:
             raise OutputError(write_refusal(self.log, error)) from error
 
     @contextmanager
-    def bar(self, label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-        """A bar that is gone when the block ends; in a log, a line each 30 s instead.
+    def bar(self, label: str, total: int, unit: str) -> Iterator[Advance]:
+        """A bar with rate and time left, gone when the block ends; in a log, a line each 30 s.
 
         Yields:
-            A function that takes the number of units done so far.
+            A function that takes the number of units done so far, and perhaps a note.
         """
         if not self.interactive:
             yield self._heartbeat(label, total, unit)
@@ -103,7 +110,9 @@ class Terminal:
             total=total, desc=label, unit=unit, leave=False, file=self.stream, dynamic_ncols=True
         ) as bar:
 
-            def advance(done: int) -> None:
+            def advance(done: int, note: str = "") -> None:
+                if note:
+                    bar.set_postfix_str(note, refresh=False)
                 bar.update(done - bar.n)
 
             self._clear_bar = bar.clear
@@ -112,14 +121,19 @@ class Terminal:
             finally:
                 self._clear_bar = None
 
-    def _heartbeat(self, label: str, total: int, unit: str) -> Callable[[int], None]:
-        last_s = time.monotonic()
+    def _heartbeat(self, label: str, total: int, unit: str) -> Advance:
+        started_s = last_s = time.monotonic()
 
-        def beat(done: int) -> None:
+        def beat(done: int, note: str = "") -> None:
             nonlocal last_s
             if time.monotonic() - last_s >= HEARTBEAT_S:
                 last_s = time.monotonic()
-                self.say(f"{label}: {done:,} of {total:,} {unit}")
+                speed = done / (last_s - started_s)
+                left = f", {seconds_in_words((total - done) / speed)} left" if speed else ""
+                noted = f", {note}" if note else ""
+                self.say(
+                    f"{label}: {done:,} of {total:,} {unit}, {speed:,.1f} a second{left}{noted}"
+                )
 
         return beat
 

@@ -35,6 +35,7 @@ REASONS = (
     "bad_shape",  # an array that is not one film
     "ambiguous_range",  # nothing says which value means white
     "blank",  # one grey level only
+    "out_of_scope",  # its DICOM header contradicts what the model is meant for
     "outside_root",  # a table of files names it, but it lies outside the table's folder
     "decoder_crashed",  # the process that decoded it died
     "decoder_timeout",  # decoding takes longer than is allowed
