@@ -10,8 +10,8 @@ their patients back (`medmnist_keys.py`; FILMS is a folder of Kermany's films), 
 trained several times, each time without some of the patients and judged on these:
 
     patients      a random seventh of the patients: what is to be had without any shift
-    low, high     the lowest and the highest quarter of the patient numbers of each series, which
-                  were given in the order of time
+    low, high     the lowest and the highest quarter of the patient numbers of each series, a
+                  stand-in for time
     exposure-1..3 clusters of grey levels: mean, spread, quantiles, upper corners
     position-1..3 clusters of the equalised image at 7 x 7 px: size, place and turn of the chest
 

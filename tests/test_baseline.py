@@ -88,6 +88,9 @@ def test_the_words_follow_the_interval_of_the_difference() -> None:
 
     assert "BETTER than the model" in words(noise)
     assert "is not shown" in words(own + 0.3 * noise)
-    assert "one class only" in baseline_comparison(
-        baseline, signatures, np.ones(200, int), noise, np.full(200, 0.5), np.arange(200)
-    ).in_words()
+    assert (
+        "one class only"
+        in baseline_comparison(
+            baseline, signatures, np.ones(200, int), noise, np.full(200, 0.5), np.arange(200)
+        ).in_words()
+    )
