@@ -52,7 +52,8 @@ def test_a_newcomer_gets_from_a_folder_to_answers(
     assert len(rows) == 80
     right = sum((row["decision"] == "sick") == ("PNEUMONIA" in row["path"]) for row in rows)
     assert right > 70
-    assert {p.name for p in tmp_path.iterdir()} == {"films", "mine.yaml", "runs", "answers.csv"}
+    answers = {"answers.csv", "answers.meta.json"}
+    assert {p.name for p in tmp_path.iterdir()} == {"films", "mine.yaml", "runs", *answers}
 
 
 def test_a_classifier_of_renamed_classes_still_calls_the_same_films_sick(

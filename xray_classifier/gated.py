@@ -45,6 +45,19 @@ class Gated:
         ]
 
 
+def ood_scores(
+    classifier: Classifier, radiographs: Radiographs, rows: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """How unlike the training images some images are, shape (n,); NaN without a gate.
+
+    Args:
+        classifier: The model.
+        radiographs: Decoded with the classifier's own settings.
+        rows: Readable images, (n,).
+    """
+    return gated(classifier, radiographs, rows, "warn").scores[rows]
+
+
 def gated(
     classifier: Classifier, radiographs: Radiographs, rows: NDArray[np.int64], mode: GateMode
 ) -> Gated:

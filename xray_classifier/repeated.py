@@ -38,6 +38,7 @@ from xray_classifier.errors import (
 from xray_classifier.estimates import classification_metrics, regression_metrics
 from xray_classifier.familiarity import own_familiarity
 from xray_classifier.files import make_folder, printable, read_json, write_json, write_text
+from xray_classifier.gated import ood_scores
 from xray_classifier.judgement import Judgement, judge, split_coverage
 from xray_classifier.judgement_files import write_judgement
 from xray_classifier.judgement_words import in_words
@@ -396,7 +397,9 @@ def _judgement(
 ) -> Judgement:
     """The ensemble on the validation split, or its members on what each left out."""
     if config.train.folds is None:
-        return judge(classifier, radiographs, "val", own=True, seed=config.seed)
+        judged = judge(classifier, radiographs, "val", own=True, seed=config.seed)
+        strange = ood_scores(classifier, radiographs, judged.rows)
+        return replace(judged, ood_scores=strange)
     manifest = radiographs.manifest
     targets = manifest.targets[rows]
     scores = classifier.score_outputs(outputs)

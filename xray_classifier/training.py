@@ -1,7 +1,7 @@
 """`train`: from a config to a finished run folder. Read `run_training` from top to bottom."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ from xray_classifier.errors import (
 )
 from xray_classifier.files import printable, read_bytes, write_json, write_text
 from xray_classifier.fingerprints import FINGERPRINTS
+from xray_classifier.gated import ood_scores
 from xray_classifier.history import Monitor, Run
 from xray_classifier.judgement import judge
 from xray_classifier.judgement_files import write_judgement
@@ -435,6 +436,8 @@ def run_finish(
     if trainer.val_images is not None:
         classifier = load_classifier(checkpoint, config.train.device)
         judgement = judge(classifier, radiographs, "val", own=True, seed=config.seed)
+        strange = ood_scores(classifier, radiographs, judgement.rows)
+        judgement = replace(judgement, ood_scores=strange)
         write_judgement(
             folder,
             judgement,
