@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from dicom_files import dicom, written
 from test_gated import run, strangers
-from tiny_runs import TINY, Program, no_pictures, program, rows_of
+from tiny_runs import TINY, Program, class_folders, no_pictures, program, rows_of, tiny_run
 
-__all__ = ["no_pictures", "program", "run", "strangers"]
+__all__ = ["no_pictures", "program", "run", "strangers", "tiny_run"]
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -67,3 +67,86 @@ def test_a_header_that_contradicts_the_intended_use_is_out_of_scope(
     assert rows["b.dcm"]["p_sick"] == ""
     assert rows["a.dcm"]["status"] == rows["c.dcm"]["status"] == "ok"
     assert program("predict", model, films, "-o", tmp_path / "q.csv", "--gate", "off").code == 0
+
+
+def test_a_model_without_a_gate_promises_no_refusal(
+    tiny_run: Path, strangers: Path, tmp_path: Path, program: Program
+) -> None:
+    from xray_classifier import load_classifier
+    from xray_classifier.checkpoint import load_checkpoint, save_checkpoint
+
+    found = load_checkpoint(tiny_run / "checkpoints" / "best.safetensors")
+    tensors = {name: t for name, t in found.tensors.items() if not name.startswith("gate.")}
+    content = {key: value for key, value in found.content.items() if key != "gate"}
+    written_anew = ("format", "format_version")
+    bare = tmp_path / "bare.safetensors"
+    save_checkpoint(bare, tensors, {k: v for k, v in content.items() if k not in written_anew})
+    assert load_classifier(bare, "cpu").gate is None
+    for verb in (("predict", bare, strangers), ("evaluate", bare, "--data", strangers)):
+        said = program(*verb, "-o", tmp_path / "x", "--gate", "refuse")
+        assert said.code == 5
+        assert "no input gate" in said.err
+    assert program("predict", bare, strangers, "-o", tmp_path / "y.csv").code == 0
+
+
+def test_what_predict_writes_is_no_input_of_the_next_night(
+    tiny_run: Path, strangers: Path, program: Program
+) -> None:
+    words = ("predict", tiny_run, strangers, "-o", strangers / "p.csv", "--only-new")
+    assert program(*words).code == 0
+    first = (strangers / "p.csv").read_bytes()
+    said = program(*words, "--json")
+    assert said.code == 0
+    assert said.json["reused"] == said.json["n"] == 20
+    assert (strangers / "p.csv").read_bytes() == first
+
+
+def test_a_copy_that_keeps_size_and_time_is_new(
+    tiny_run: Path, tmp_path: Path, program: Program
+) -> None:
+    import os
+    import shutil
+
+    films = class_folders(tmp_path / "films", {"x": 2})
+    one, two = films / "x" / "film000.png", films / "x" / "film001.png"
+    size = max(one.stat().st_size, two.stat().st_size)
+    for path in (one, two):
+        path.write_bytes(path.read_bytes().ljust(size, b"\0"))
+        os.utime(path, (1_600_000_000, 1_600_000_000))
+    words = ("predict", tiny_run, one, "-o", tmp_path / "p.csv", "--only-new", "--json")
+    before = rows_of(tmp_path / "p.csv") if program(*words).code == 0 else []
+    shutil.copy2(two, one)
+    assert program(*words).json["reused"] == 0
+    assert rows_of(tmp_path / "p.csv")[0]["p_sick"] != before[0]["p_sick"]
+
+
+def test_a_table_of_the_same_stem_is_not_ours_to_replace(
+    tiny_run: Path, strangers: Path, tmp_path: Path, program: Program
+) -> None:
+    program("predict", tiny_run, strangers, "-o", tmp_path / "labels.csv")
+    (tmp_path / "labels.jsonl").write_text("mine\n")
+    said = program("predict", tiny_run, strangers, "-o", tmp_path / "labels.jsonl", "--only-new")
+    assert said.code == 6
+    assert (tmp_path / "labels.jsonl").read_text() == "mine\n"
+
+
+def test_the_facts_say_which_gate_was_at_work(
+    run: Path, strangers: Path, tmp_path: Path, program: Program
+) -> None:
+    import json
+
+    program("predict", run, strangers, "-o", tmp_path / "p.csv", "--gate", "refuse")
+    facts = json.loads((tmp_path / "p.meta.json").read_text())
+    assert facts["gate"]["mode"] == "refuse"
+    assert facts["gate"]["off"] is None
+    assert facts["gate"]["unlike_the_training_data"] >= 10
+
+
+def test_a_header_is_not_repeated_where_names_are_hashed(
+    tiny_run: Path, tmp_path: Path, program: Program
+) -> None:
+    table = tmp_path / "l.csv"
+    table.write_text("SMITH^JOHN_1960/a.jpeg\nb.jpeg\n")
+    said = program("predict", tiny_run, table, "-o", tmp_path / "t.csv", "--hash-names")
+    assert said.code == 3
+    assert "SMITH" not in said.err + said.out

@@ -211,13 +211,29 @@ class Classifier:
         """
         return strangeness(self.gate, self.model, self.standardize, images, signatures)
 
+    def require_gate(self, mode: GateMode) -> None:
+        """Refuse to promise what nothing can keep.
+
+        Raises:
+            CheckpointError: `refuse` is asked of a model without a gate.
+        """
+        if mode == "refuse" and self.gate is None:
+            raise CheckpointError(
+                f"--gate refuse: {printable(self.path)} has no input gate ({self.gate_off}), so "
+                "that it would refuse nothing; use --gate off, or a model that has one"
+            )
+
     def gate_of(self, mode: GateMode) -> GateOf | None:
         """What `rows` asks about images; None where it need not ask.
 
         Args:
             mode: `refuse` gives strange images a reason and no answer, `warn` a score alone, `off`
                 neither.
+
+        Raises:
+            CheckpointError: `refuse` is asked of a model without a gate.
         """
+        self.require_gate(mode)
         if mode == "off" or self.gate is None:
             return None
 

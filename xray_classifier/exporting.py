@@ -44,6 +44,8 @@ def run_export(
     _check_ending(out, onnx)
     if not strip_memory and not onnx:
         raise UsageError("export needs --strip-memory or --onnx; a plain copy is made with cp")
+    if os.path.lexists(out) and not os.path.isfile(out):  # noqa: PTH113 - a device, a folder
+        raise OutputError(f"{printable(out)} is a folder or device; name a file with -o")
     if os.path.lexists(out) and not force:
         raise OutputError(f"{printable(out)} exists; name another file or add --force")
     return (_onnx_copy if onnx else _bare_copy)(find_checkpoint(path), terminal, out)

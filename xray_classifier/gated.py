@@ -32,7 +32,7 @@ class Gated:
     def in_words(self) -> list[str]:
         """What a reader must know of it; nothing where all images passed."""
         if self.off:
-            return [f"there is no input gate: {self.off}"] if self.mode == "refuse" else []
+            return []
         n = sum(self.flagged.values())
         if not n:
             return []
@@ -68,7 +68,11 @@ def gated(
         radiographs: Decoded with the classifier's own settings.
         rows: Readable images that are to be judged, (n,).
         mode: `refuse` takes strange images out, `warn` counts them, `off` does not look.
+
+    Raises:
+        CheckpointError: `refuse` is asked of a model without a gate.
     """
+    classifier.require_gate(mode)
     scores = np.full(len(radiographs.manifest), np.nan)
     if mode == "off" or classifier.gate is None or not len(rows):
         off = classifier.gate_off if mode != "off" and classifier.gate is None else ""

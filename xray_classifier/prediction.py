@@ -43,6 +43,7 @@ from xray_classifier.prediction_options import Prediction, require_key
 from xray_classifier.prediction_output import (
     gathered_places,
     opened_store,
+    own_files,
     owned,
     remove_files,
     studies_path,
@@ -148,9 +149,15 @@ def _not_ok(count: int) -> str:
 
 
 def _list_inputs(
-    listing: Listing, inputs: Sequence[Path], how: Prediction, terminal: Terminal
+    listing: Listing,
+    inputs: Sequence[Path],
+    how: Prediction,
+    terminal: Terminal,
+    own: Sequence[Path] = (),
 ) -> Tree:
     """Write down every file that the arguments mean, and say what was passed over.
+
+    What the command itself writes, `own`, is no input, also where it lies in a folder of these.
 
     Raises:
         UsageError: An argument does not exist.
@@ -158,7 +165,9 @@ def _list_inputs(
     """
     tree = Tree()
     follow = how.follow_symlinks
-    listing.extend(items_of(inputs, tree, follow_links=follow, shown=how.shown))
+    found = items_of(inputs, tree, follow_links=follow, shown=how.shown)
+    ours = {os.path.abspath(path) for path in own}  # noqa: PTH100 - keeps links as they are
+    listing.extend(item for item in found if os.path.abspath(item.name) not in ours)  # noqa: PTH100
     listing.count()
     for note in tree.skipped():
         terminal.warn(note)
@@ -235,7 +244,9 @@ class _Batch:
         """The files to score, listed once, by rank 0: a folder may change while it is read."""
         if self._ranks.size == 1:
             with Listing(tempfile.TemporaryFile()) as listing:
-                self._tree = _list_inputs(listing, self._inputs, self._how, self._terminal)
+                self._tree = _list_inputs(
+                    listing, self._inputs, self._how, self._terminal, own_files(self._out)
+                )
                 yield listing
             return
         shared = beside(self._out, "list")
@@ -243,7 +254,9 @@ class _Batch:
             self._ranks.told("listing", "")
         with Listing(_private_file(shared, new=self._ranks.first)) as listing:
             if self._ranks.first:
-                self._tree = _list_inputs(listing, self._inputs, self._how, self._terminal)
+                self._tree = _list_inputs(
+                    listing, self._inputs, self._how, self._terminal, own_files(self._out)
+                )
                 self._ranks.told("listing", "written")
             listing.count()
             self._ranks.arrive("listed")
@@ -298,7 +311,7 @@ class _Batch:
         write_meta(
             scorer.classifier, result, tally, self._tree,
             kind=self._kind, checkpoint=self._path, started=self._started,
-            command=self._how.typed(self._inputs),
+            command=self._how.typed(self._inputs), how=self._how,
         )  # fmt: skip
         store.note(WRITTEN)
         if self._how.only_new:

@@ -142,9 +142,15 @@ def meta_path(out: Path) -> Path:
     return out.with_name(f"{out.stem}.meta.json")
 
 
-def is_meta(path: Path) -> bool:
-    """Whether a file is one of ours, so that it may be replaced."""
-    return read_json(path).get("program") == PROGRAM
+def is_meta(path: Path, out: Path | None = None) -> bool:
+    """Whether a file is one of ours, so that it may be replaced.
+
+    Args:
+        path: The file.
+        out: The table that it must be about; None: any.
+    """
+    facts = read_json(path)
+    return facts.get("program") == PROGRAM and (out is None or facts.get("out") == out.name)
 
 
 def write_meta(
@@ -157,6 +163,7 @@ def write_meta(
     checkpoint: Path,
     started: str,
     command: Sequence[str],
+    how: Prediction,
 ) -> None:
     """Write the file of facts beside a table. It holds nothing of any patient.
 
@@ -169,6 +176,7 @@ def write_meta(
         checkpoint: As it was named.
         started: As `now` gave it.
         command: Words as they were typed, the names of inputs hashed where that was asked.
+        how: What was asked.
 
     Raises:
         OutputError: It cannot be written.
@@ -186,6 +194,13 @@ def write_meta(
         "reused": result.reused,
         "exit_code": result.exit_code,
         "counts": tally.told(),
+        "gate": {
+            "mode": how.gate,
+            "off": classifier.gate_off or None,
+            "unlike_the_training_data": tally.strange,
+        },
+        "isolated": how.isolate,
+        "intended_use": classifier.content.get("intended_use"),
         "passed_over": {
             "hidden": tree.hidden.total(),
             "links_out": tree.outside,

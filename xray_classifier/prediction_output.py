@@ -54,6 +54,11 @@ def owned(out: Path, how: Prediction, ranks: Company) -> Iterator[None]:
         yield
 
 
+def own_files(out: Path) -> tuple[Path, ...]:
+    """The table, the table per study and the facts beside it."""
+    return out, studies_path(out), meta_path(out)
+
+
 def _check_place(out: Path) -> None:
     # os.path says False where pathlib raises, as for a name that is too long
     if os.path.lexists(out) and not os.path.isfile(out):  # noqa: PTH113
@@ -73,7 +78,7 @@ def _check_replaced(out: Path, how: Prediction) -> None:
     """Refuse to replace what is there, unless that was asked for or it is of the same job."""
     meta, rows = meta_path(out), beside(out, "rows")
     going_on = state_of(rows) == WRITING
-    ours = going_on or (how.only_new and (rows.exists() or is_meta(meta)))
+    ours = going_on or (how.only_new and (rows.exists() or is_meta(meta, out)))
     if how.force or ours:
         return
     if os.path.lexists(out):

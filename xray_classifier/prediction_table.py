@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from xray_classifier.errors import UsageError
+from xray_classifier.errors import OutputError, UsageError
 from xray_classifier.files import atomic_file, csv_row
 from xray_classifier.terminal import encodable
 
@@ -73,11 +73,25 @@ def write_rows(out: Path, kind: str, columns: Sequence[str], rows: Iterable[Row]
 def _print_lines(lines: Iterable[str]) -> None:
     flushed_s = 0.0
     for line in lines:
-        sys.stdout.write(encodable(line, sys.stdout))
+        _print(line)
         if time.monotonic() - flushed_s > FLUSH_S:
-            sys.stdout.flush()
+            _print("", flush=True)
             flushed_s = time.monotonic()
-    sys.stdout.flush()
+    _print("", flush=True)
+
+
+def _print(text: str, flush: bool = False) -> None:
+    """Write to standard output; a reader that left is no error.
+
+    Raises:
+        OutputError: It cannot be written, as on a full disk.
+    """
+    try:
+        print(encodable(text, sys.stdout), end="", flush=flush)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output cannot be written: {error.strerror}") from error
 
 
 def _lines(kind: str, columns: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:

@@ -41,10 +41,14 @@ Cells = Sequence[Any]
 
 
 class Stamp(NamedTuple):
-    """What tells whether a file has changed since: size in bytes and time of change in ns."""
+    """What tells whether a file has changed since: size in bytes and time of change in ns.
+
+    The time is the later one of the content's and the entry's: a copy that keeps the old time of
+    its content has a new entry.
+    """
 
     size: int
-    mtime_ns: int
+    changed_ns: int
 
 
 NO_STAMP = Stamp(-1, -1)
@@ -56,7 +60,7 @@ def stamp_of(name: str) -> Stamp:
         status = os.stat(name)  # noqa: PTH116
     except (OSError, ValueError):  # ValueError: a name with a null byte
         return NO_STAMP
-    return Stamp(status.st_size, status.st_mtime_ns)
+    return Stamp(status.st_size, max(status.st_mtime_ns, status.st_ctime_ns))
 
 
 def beside(out: Path, ending: str) -> Path:
@@ -140,9 +144,9 @@ class RowStore:
         at = int(np.searchsorted(self._hashes, wanted, side="right")) - 1
         while at >= 0 and self._hashes[at] == wanted:
             place = int(self._places[at])
-            known, size, mtime_ns, cells = self._record(place)
+            known, size, changed_ns, cells = self._record(place)
             if known == name:  # the last one that was written
-                same = stamp == (size, mtime_ns) and cells[1] not in TRANSIENT
+                same = stamp == (size, changed_ns) and cells[1] not in TRANSIENT
                 return place if same else None
             at -= 1
         return None

@@ -158,9 +158,8 @@ def _cells(file: IO[str], where: str) -> Iterator[str]:
         header = [name.strip() for name in next(reader, [])]
         if header.count(PATH_COLUMN) != 1:
             raise DataError(
-                f"{where}: expected one column {PATH_COLUMN!r}, found "
-                f"{', '.join(map(printable, header[:20])) or 'nothing'}; to score the files of a "
-                "plain list, write @LIST"
+                f"{where}: expected one column {PATH_COLUMN!r} among {len(header)}; to score the "
+                "files of a plain list, write @LIST"
             )
         place = header.index(PATH_COLUMN)
         for row in reader:
