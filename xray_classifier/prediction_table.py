@@ -87,7 +87,9 @@ def _print(text: str, flush: bool = False) -> None:
         OutputError: It cannot be written, as on a full disk.
     """
     try:
-        print(encodable(text, sys.stdout), end="", flush=flush)
+        sys.stdout.write(encodable(text, sys.stdout))
+        if flush:
+            sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
