@@ -75,8 +75,11 @@ def test_there_is_no_bar_in_a_file_but_a_line_now_and_then(
             now_s[0] = done / 10  # 100 s in all
             bar(done)
     assert stream.getvalue().splitlines() == [
-        "decoding: 300 of 1,000 img", "decoding: 600 of 1,000 img", "decoding: 900 of 1,000 img",
-    ]  # fmt: skip
+        # 10 a second: 700, 400 and 100 images are 70, 40 and 10 s.
+        "decoding: 300 of 1,000 img, 10.0 a second, 1m10s left",
+        "decoding: 600 of 1,000 img, 10.0 a second, 40s left",
+        "decoding: 900 of 1,000 img, 10.0 a second, 10s left",
+    ]
 
 
 def test_the_work_goes_on_when_the_reader_leaves(tmp_path: Path) -> None:
