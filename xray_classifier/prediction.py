@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from xray_classifier import __version__
 from xray_classifier.answers import OK
-from xray_classifier.classifier import load_classifier
+from xray_classifier.classifier import Classifier, load_classifier
 from xray_classifier.company import Company, company
 from xray_classifier.data.inputs import Item, Listing, items_of
 from xray_classifier.data.tree import Tree
@@ -111,13 +111,7 @@ def _to_stdout(
         tree = _list_inputs(listing, inputs, how, terminal)
         classifier = load_classifier(path, how.device, how.threshold, how.prevalence)
         _say_inputs(terminal, len(listing), tree)
-        scorer = Scorer(
-            classifier,
-            how.patient,
-            how.study,
-            classifier.gate_of(how.gate),
-            intended_use=None if how.gate == "off" else intended_use_of(classifier),
-        )
+        scorer = _scorer_of(classifier, how)
         tally, started_s = Tally(scorer.columns), time.monotonic()
         with terminal.bar("predicting", len(listing), "file") as bar:
             rows = _shown(bar, tally, tally.passing(_rows(listing, scorer, how)))
@@ -126,6 +120,16 @@ def _to_stdout(
     say_the_end(terminal, classifier, result, tally, time.monotonic() - started_s)
     terminal.say(f"Next: {how.next_command(path)}")
     return result
+
+
+def _scorer_of(classifier: Classifier, how: Prediction) -> Scorer:
+    return Scorer(
+        classifier,
+        how.patient,
+        how.study,
+        classifier.gate_of(how.gate),
+        intended_use=None if how.gate == "off" else intended_use_of(classifier),
+    )
 
 
 def _rows(listing: Listing, scorer: Scorer, how: Prediction) -> Iterator[Row]:
@@ -220,13 +224,7 @@ class _Batch:
         with self._shared_listing() as listing:
             classifier = load_classifier(self._path, how.device, how.threshold, how.prevalence)
             _say_inputs(self._terminal, len(listing), self._tree)
-            scorer = Scorer(
-                classifier,
-                how.patient,
-                how.study,
-                classifier.gate_of(how.gate),
-                intended_use=None if how.gate == "off" else intended_use_of(classifier),
-            )
+            scorer = _scorer_of(classifier, how)
             key = _question(scorer, how)
             store = opened_store(self._out, key, how, self._terminal, self._ranks)
             try:

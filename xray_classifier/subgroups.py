@@ -165,7 +165,7 @@ def group_names(column: str, cells: Sequence[str]) -> tuple[str, ...]:
             bands = {text: _age_band(age) for text, age in ages.items() if age is not None}
             return tuple(bands.get(text, NOT_STATED) for text in texts)
     if len(stated) > MOST_GROUPS:
-        numbers = {text: _number(text) for text in stated}
+        numbers = {text: finite_number(text) for text in stated}
         if all(number is not None for number in numbers.values()):
             return _quarters([numbers.get(text) for text in texts])
     return tuple(text or NOT_STATED for text in texts)
@@ -211,7 +211,8 @@ def _plain(value: float) -> str:
     return f"{value:,.3f}".rstrip("0").rstrip(".")
 
 
-def _number(text: str) -> float | None:
+def finite_number(text: str) -> float | None:
+    """The number that a text spells, or None for any other text, infinity and NaN."""
     try:
         value = float(text)
     except ValueError:

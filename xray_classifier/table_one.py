@@ -5,7 +5,6 @@ Source: STARD 2015, items 19 and 20 (flow diagram, characteristics), doi:10.1136
 
 import csv
 import io
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from xray_classifier.data.manifest import Manifest
 from xray_classifier.data.splits import SPLITS
 from xray_classifier.errors import DataError
 from xray_classifier.files import FORMULA_STARTS, printable
+from xray_classifier.subgroups import finite_number
 
 LEAK = "leak"
 """The reason of an image that was left out because an earlier split holds its patient or copy."""
@@ -185,12 +185,12 @@ def _covariate_lines(
     missing = len(used) - stated.total()
     if not stated:
         lines: list[tuple[str, ...]] = []
-    elif len(stated) >= FEWEST_NUMBERS and all(_number(text) is not None for text in stated):
+    elif len(stated) >= FEWEST_NUMBERS and all(finite_number(text) is not None for text in stated):
         lines = [_number_line(name, column, groups)]
     elif len(stated) > MOST_LEVELS:
         lines = [(f"{name}: distinct values", *(f"{len(_stated(column, r)):,}" for r in groups))]
     else:
-        levels = sorted(stated, key=lambda text: (_number(text) or 0.0, text))
+        levels = sorted(stated, key=lambda text: (finite_number(text) or 0.0, text))
         lines = [(f"{name}: {level}", *_shares(column, groups, level.__eq__)) for level in levels]
     if missing:
         shares = _shares(column, groups, lambda text: text.strip().casefold() in NOT_STATED)
@@ -214,21 +214,13 @@ def _number_line(
 ) -> tuple[str, ...]:
     cells = []
     for rows in groups:
-        numbers = [x for row in rows if (x := _number(column[row])) is not None]
+        numbers = [x for row in rows if (x := finite_number(column[row])) is not None]
         if not numbers:
             cells.append("not stated")
             continue
         low, middle, high = np.quantile(numbers, (0.25, 0.5, 0.75))
         cells.append(f"{middle:.4g} ({low:.4g} to {high:.4g})")
     return (f"{name}: median (quartiles)", *cells)
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 def _share(part: int, whole: int) -> str:
