@@ -89,28 +89,31 @@ def resized(
     """
     top, left, height, width = region
     part = np.s_[top : top + height, left : left + width]
-    grey = film.pixels[part].astype(np.float32)
+    grey = film.pixels[part]
     if film.mask is None or film.mask[part].all():
         return _scaled(grey, rows, columns), np.ones((rows, columns), np.bool_)
     weight = film.mask[part].astype(np.float32)
     share = _scaled(weight, rows, columns)
     valid = share >= 0.5
-    total = _scaled(grey * weight, rows, columns)
+    total = _scaled(grey.astype(np.float32) * weight, rows, columns)
     return np.divide(total, share, out=np.zeros_like(total), where=valid), valid
 
 
-def _scaled(grey: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
+def _scaled(grey: NDArray[Any], rows: int, columns: int) -> NDArray[np.float32]:
     """The image as (rows, columns) float32.
 
     A triangle filter over the film pixels under each new one when shrinking, bilinear interpolation
     when growing; Pillow adds up in double precision, so a flat area stays exactly flat.
     """
     if grey.shape == (rows, columns):
-        return grey
+        return grey.astype(np.float32)
     from PIL import Image
 
-    resample = Image.Resampling.BILINEAR
-    return np.asarray(Image.fromarray(grey).resize((columns, rows), resample))
+    if grey.dtype == np.uint8:  # Pillow makes floats of bytes with one copy less than NumPy does
+        image = Image.fromarray(grey).convert("F")
+    else:
+        image = Image.fromarray(grey.astype(np.float32, copy=False))
+    return np.asarray(image.resize((columns, rows), Image.Resampling.BILINEAR))
 
 
 def _levels(grey: NDArray[np.float32], full_scale: float, intensity: str) -> NDArray[np.uint8]:
