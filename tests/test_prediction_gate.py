@@ -1,5 +1,6 @@
 """The input gate and the intended use in `predict`."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 from dicom_files import dicom, written
 from test_gated import run, strangers
 from tiny_runs import TINY, Program, class_folders, no_pictures, program, rows_of, tiny_run
+
+from xray_classifier import load_classifier
 
 __all__ = ["no_pictures", "program", "run", "strangers", "tiny_run"]
 
@@ -67,12 +70,44 @@ def test_a_header_that_contradicts_the_intended_use_is_out_of_scope(
     assert rows["b.dcm"]["p_sick"] == ""
     assert rows["a.dcm"]["status"] == rows["c.dcm"]["status"] == "ok"
     assert program("predict", model, films, "-o", tmp_path / "q.csv", "--gate", "off").code == 0
+    classifier = load_classifier(model, "cpu")
+    paths = sorted(films.iterdir())
+    assert list(classifier.predict(paths).reason) == ["", "out_of_scope", ""]
+    assert list(classifier.predict(paths, gate="off").reason) == ["", "", ""]
+    assert classifier.predict([pixels]).status[0] == "ok"  # an array has no header
+
+
+def test_an_evaluation_leaves_out_what_the_model_is_not_meant_for(
+    tmp_path: Path, program: Program
+) -> None:
+    program("train", "-c", "demo", "-q", "-o", tmp_path, *TINY, "intended_use.max_age_years=70")
+    [model] = tmp_path.glob("*_demo")
+    ages = {"healthy": ("030Y", "045Y", "071Y"), "sick": ("069Y", "070Y", "099Y")}
+    for label, found in ages.items():
+        (tmp_path / "films" / label).mkdir(parents=True)
+        for place, age in enumerate(found):
+            pixels = np.random.default_rng(place).integers(0, 4095, (32, 32)).astype(np.uint16)
+            written(
+                tmp_path / "films" / label / f"{place}.dcm",
+                dicom(pixels, PatientAge=age, PatientID=f"{label}{place}"),
+            )
+    words = ("evaluate", model, "--data", tmp_path / "films")
+    said = program(*words, "-o", tmp_path / "o")
+    assert said.code == 4
+    assert "2 images are none that this model is meant for" in said.out
+    content = json.loads((tmp_path / "o" / "metrics.json").read_text())
+    assert (content["n"], content["coverage"]["rejected"]) == (4, 2)
+    reasons = {r["path"]: r["reason"] for r in rows_of(tmp_path / "o" / "predictions.csv")}
+    assert {path for path, why in reasons.items() if why == "out_of_scope"} == {
+        "healthy/2.dcm",
+        "sick/2.dcm",
+    }
+    assert program(*words, "-o", tmp_path / "q", "--gate", "off").code == 0
 
 
 def test_a_model_without_a_gate_promises_no_refusal(
     tiny_run: Path, strangers: Path, tmp_path: Path, program: Program
 ) -> None:
-    from xray_classifier import load_classifier
     from xray_classifier.checkpoint import load_checkpoint, save_checkpoint
 
     found = load_checkpoint(tiny_run / "checkpoints" / "best.safetensors")

@@ -18,6 +18,7 @@ from xray_classifier.calibration import Calibration
 from xray_classifier.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from xray_classifier.data.dataset import Standardize
 from xray_classifier.data.decode import film_from_array, prepare, read_film
+from xray_classifier.data.dicom_scope import require_in_scope
 from xray_classifier.data.signature import Prepared, Signatures, prepared
 from xray_classifier.devices import torch_device
 from xray_classifier.ensemble import Ensemble, Member, member_weights
@@ -100,6 +101,13 @@ class Classifier:
     def gate_off(self) -> str:
         """Why there is no gate, in words; `` where there is one."""
         return why_no_gate(self.content) if self.gate is None else ""
+
+    @property
+    def intended_use(self) -> Mapping[str, Any] | None:
+        """What the checkpoint says that it is meant for, where a DICOM header can contradict it."""
+        stated = self.content.get("intended_use") or {}
+        keys = ("modality", "body_part", "view", "min_age_years", "max_age_years")
+        return stated if any(stated.get(key) is not None for key in keys) else None
 
     @property
     def task(self) -> str:
@@ -251,7 +259,8 @@ class Classifier:
 
         Args:
             images: One or several files or arrays.
-            gate: What to do with images unlike the training data, as `--gate`.
+            gate: What to do with images unlike the training data, as `--gate`. Unless it is `off`,
+                DICOM headers are held against what the model is meant for.
 
         Returns:
             A pandas DataFrame with the columns of `xray-classifier predict`; an image that cannot
@@ -268,15 +277,26 @@ class Classifier:
             f"array {place}" if isinstance(image, np.ndarray) else printable(os.fspath(image))
             for place, image in enumerate(given)
         ]
-        prepared = [self.attempt(image) for image in given]
+        intended_use = None if gate == "off" else self.intended_use
+        prepared = [self.attempt(image, intended_use) for image in given]
         return pandas.DataFrame(
             self.rows(names, prepared, self.gate_of(gate)), columns=list(self.columns)
         )
 
-    def attempt(self, image: Image) -> Prepared | DecodeError:
-        """One image as the model sees it with its signature, or why there is none."""
+    def attempt(
+        self, image: Image, intended_use: Mapping[str, Any] | None = None
+    ) -> Prepared | DecodeError:
+        """One image as the model sees it with its signature, or why there is none.
+
+        Args:
+            image: A file or an array.
+            intended_use: What the header of a DICOM file is held against; None: nothing.
+        """
         try:
-            return self._prepared(image)
+            found = self._prepared(image)
+            if intended_use is not None and not isinstance(image, np.ndarray):
+                require_in_scope(Path(image), intended_use)
+            return found
         except DecodeError as error:
             return error
 

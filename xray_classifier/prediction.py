@@ -59,7 +59,7 @@ from xray_classifier.row_store import (
     stamp_of,
     stores_beside,
 )
-from xray_classifier.scoring import Job, Row, Scorer, decoder_of, intended_use_of
+from xray_classifier.scoring import Job, Row, Scorer, decoder_of
 from xray_classifier.signals import signal_of
 from xray_classifier.studies import Studies
 from xray_classifier.terminal import Advance, Terminal
@@ -128,7 +128,7 @@ def _scorer_of(classifier: Classifier, how: Prediction) -> Scorer:
         how.patient,
         how.study,
         classifier.gate_of(how.gate),
-        intended_use=None if how.gate == "off" else intended_use_of(classifier),
+        intended_use=None if how.gate == "off" else classifier.intended_use,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from xray_classifier.classifier import Classifier, GateOf
 from xray_classifier.data.dicom_identity import Identity, identity_of
-from xray_classifier.data.dicom_scope import out_of_scope
+from xray_classifier.data.dicom_scope import require_in_scope
 from xray_classifier.data.isolation import DecodingPool
 from xray_classifier.data.patients import SCHEMES, patient_of
 from xray_classifier.data.preparing import Decoded, decode_in_order
@@ -177,22 +177,16 @@ class Scorer:
 Window = list[tuple[Job, Decoded]]
 
 
-def intended_use_of(classifier: Classifier) -> Mapping[str, Any] | None:
-    """What a checkpoint says that it is meant for, where DICOM headers can contradict it."""
-    stated = classifier.content.get("intended_use") or {}
-    keys = ("modality", "body_part", "view", "min_age_years", "max_age_years")
-    return stated if any(stated.get(key) is not None for key in keys) else None
-
-
 def _scoped(intended_use: Mapping[str, Any], pair: tuple[Job, Decoded]) -> Decoded:
     """A film, or why its header says that the model is not meant for it."""
     job, film = pair
     if isinstance(film, DecodeError):
         return film
-    tag = out_of_scope(Path(job.path), intended_use)
-    if tag is None:
-        return film
-    return DecodeError("out_of_scope", f"{tag} contradicts the intended use of the model")
+    try:
+        require_in_scope(Path(job.path), intended_use)
+    except DecodeError as refusal:
+        return refusal
+    return film
 
 
 def _identity(job: Job) -> Identity:

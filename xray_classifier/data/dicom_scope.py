@@ -130,6 +130,17 @@ def out_of_scope(path: Path, intended_use: Mapping[str, Any]) -> str | None:
     return next((tag for tag, wrong in checks.items() if tag in said and wrong(said[tag])), None)
 
 
+def require_in_scope(path: Path, intended_use: Mapping[str, Any]) -> None:
+    """Refuse a film whose header contradicts what a model is meant for; arguments as above.
+
+    Raises:
+        DecodeError: out_of_scope.
+    """
+    tag = out_of_scope(path, intended_use)
+    if tag is not None:
+        raise DecodeError("out_of_scope", f"{tag} contradicts the intended use of the model")
+
+
 def _said(path: Path) -> dict[str, str]:
     """What the header says in the elements of TAGS, as text; empty if there is none to read."""
     try:
