@@ -1,6 +1,7 @@
 """Decoding: depth, colour, orientation, crop, resize, intensity, and all that can go wrong."""
 
 import ast
+import errno
 import io
 import logging
 import os
@@ -677,9 +678,26 @@ def test_files_that_are_no_image(tmp_path: Path, name: str, content: bytes, reas
 def test_paths_that_are_no_readable_file(tmp_path: Path) -> None:
     assert refusal(tmp_path / "missing.png").reason == "not_found"
     assert refusal(tmp_path).reason == "not_a_file"
-    assert refusal(tmp_path / "null\0byte.png").reason in ("unreadable", "not_found")
+    assert refusal(tmp_path / "null\0byte.png").reason == "not_found"
+    assert refusal(tmp_path / ("a" * 300 + ".png")).reason == "not_found"
     (tmp_path / "file").write_bytes(b"x")
     assert refusal(tmp_path / "file" / "below.png").reason == "not_found"
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+def test_a_failing_drive_is_no_damaged_film(
+    error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(tmp_path / "film.png", Image.new("L", (4, 4)))
+    opened = Path.open
+
+    def failing(path: Path, *words: Any, **more: Any) -> Any:
+        if path.suffix == ".png":
+            raise OSError(error, os.strerror(error))
+        return opened(path, *words, **more)
+
+    monkeypatch.setattr(Path, "open", failing)
+    assert refusal(tmp_path / "film.png").reason == "read_error"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")

@@ -187,7 +187,7 @@ def test_many_links_to_one_another_do_not_multiply(tmp_path: Path) -> None:
     [
         (PermissionError(13, "Permission denied"), "no_permission"),
         (FileNotFoundError(2, "No such file"), "not_found"),
-        (OSError(5, "Input/output error"), "unreadable"),
+        (OSError(5, "Input/output error"), "read_error"),
     ],
 )
 def test_a_folder_that_cannot_be_looked_into_is_a_row(

@@ -77,7 +77,7 @@ def test_a_row_holds_for_the_same_file_alone(tmp_path: Path, stamp: Stamp, known
     assert again.find("c.png", stamp) is None
 
 
-@pytest.mark.parametrize("reason", ["not_found", "no_permission", "decoder_timeout"])
+@pytest.mark.parametrize("reason", ["not_found", "no_permission", "read_error", "decoder_timeout"])
 def test_what_may_be_mended_without_a_change_is_tried_again(tmp_path: Path, reason: str) -> None:
     store = opened(tmp_path / "rows")
     store.add([("a.png", Stamp(1, 2), ["failed", reason]), ("b", Stamp(1, 2), ["failed", "blank"])])

@@ -34,7 +34,14 @@ MOST_OLD_ROWS = 1000
 WRITING, WRITTEN = "writing", "written"
 """Lines that say how far the table is: about to be replaced by these rows, or replaced."""
 
-TRANSIENT = ("not_found", "no_permission", "not_a_file", "decoder_timeout", "decoder_memory")
+TRANSIENT = (
+    "not_found",
+    "no_permission",
+    "read_error",
+    "not_a_file",
+    "decoder_timeout",
+    "decoder_memory",
+)
 """Reasons that may be gone tomorrow though the file is the same: such rows are not kept."""
 
 Cells = Sequence[Any]

@@ -6,6 +6,7 @@ what a decoder said or a header held: both may carry a patient's name.
 """
 
 import contextlib
+import errno
 import logging
 import os
 import stat
@@ -19,6 +20,7 @@ from xray_classifier.errors import DecodeError
 REASONS = (
     "not_found",  # no file of that name
     "no_permission",  # the file may not be read
+    "read_error",  # the disk or the network drive failed
     "not_a_file",  # a folder, pipe, socket or device
     "empty_file",  # no bytes
     "too_large",  # above MAX_FILE_BYTES, MAX_PIXELS or a limit on headers
@@ -45,6 +47,9 @@ REASONS = (
 
 MAX_FILE_BYTES = 512 * 2**20
 """Largest file that is read: over twice an uncompressed 16-bit film of `MAX_PIXELS`."""
+
+NO_SUCH_NAME = (errno.ENAMETOOLONG, errno.ELOOP)
+"""Errors that mean that no file has this name."""
 
 MAX_PIXELS = 100_000_000
 """Largest declared rows x columns that are decoded; digital films stay below 40 million."""
@@ -112,7 +117,7 @@ def read_bytes(path: Path, n_bytes: int | None = None) -> bytes:
     """The first `n_bytes` of a file, or all of it.
 
     Raises:
-        DecodeError: As for `check_file`, which is called first; unreadable if the disk fails.
+        DecodeError: As for `check_file`, which is called first; read_error if the disk fails.
     """
     check_file(path)
     with _file_errors(), path.open("rb") as file:
@@ -127,10 +132,12 @@ def _file_errors() -> Iterator[None]:
         yield
     except PermissionError as error:
         raise DecodeError("no_permission", "the file may not be read") from error
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # a name with a null byte
         raise DecodeError("not_found", "there is no such file") from error
-    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
-        raise DecodeError("unreadable", "the operating system could not read the file") from error
+    except OSError as error:
+        if error.errno in NO_SUCH_NAME:
+            raise DecodeError("not_found", "there is no such file") from error
+        raise DecodeError("read_error", "the operating system could not read the file") from error
 
 
 def check_pixels(rows: int, columns: int) -> None:

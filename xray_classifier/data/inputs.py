@@ -91,7 +91,7 @@ def _in_folder(folder: str, tree: Tree, follow_links: bool) -> Iterator[Item]:
         if entry.error is None:
             yield Item(_joined(folder, entry.path))
         else:
-            reason = FOLDER_REASONS.get(entry.error.errno or 0, "unreadable")
+            reason = FOLDER_REASONS.get(entry.error.errno or 0, "read_error")
             yield Item(_joined(folder, entry.path.rstrip("/")), reason)
 
 
