@@ -3,15 +3,15 @@
 
     scripts/benchmark_predict.py CHECKPOINT_OR_RUN FOLDER [--rounds N] [--images N] [--json]
 
-Three ways through the same files, one after the other in each round, so that a busy machine slows
-all of them: what `predict` does between the list of files and the rows; a torchvision dataset
-(`Image.open().convert('RGB')`, `Resize`, `ToTensor`, two workers) with the same network; and Pillow
-decoding with one process per core, nothing else. Starting processes and importing is left out of
-all three: each way goes through some files first.
+Four ways through the same files, one after the other in each round, so that a busy machine slows
+all of them: what `predict` and `predict --fast` do between the list of files and the rows; a
+torchvision dataset (`Image.open().convert('RGB')`, `Resize`, `ToTensor`, two workers) with the same
+network; and Pillow decoding with one process per core, nothing else. Starting processes and
+importing is left out of all four: each way goes through some files first.
 
 Needs this project and torchvision. Exit codes: 0 done, 2 usage.
 
-Columns: images a second of each way, and the two ratios; the last line holds their medians.
+Columns: images a second of each way, and the ratios; the last line holds their medians.
 """
 
 import argparse
@@ -41,7 +41,12 @@ def main() -> int:
         print(f"no JPEG or PNG in {options.folder}", file=sys.stderr)
         return 2
     files = list(islice(cycle(found), options.images or len(found)))
-    ways = {"predict": of_predict, "torchvision": of_torchvision, "decoder": of_decoder}
+    ways = {
+        "predict": of_predict,
+        "fast": of_fast,
+        "torchvision": of_torchvision,
+        "decoder": of_decoder,
+    }
     rounds = []
     for number in range(options.rounds):
         speeds = {name: way(options.checkpoint, files) for name, way in ways.items()}
@@ -68,18 +73,24 @@ def _parse() -> argparse.Namespace:
 
 
 def ratios(speeds: dict[str, float]) -> dict[str, float]:
-    """How `predict` compares."""
-    return {f"to_{name}": speeds["predict"] / speeds[name] for name in ("torchvision", "decoder")}
+    """How `predict` and `predict --fast` compare."""
+    return {
+        f"{ours}_to_{other}": speeds[ours] / speeds[other]
+        for ours in ("predict", "fast")
+        for other in ("torchvision", "decoder")
+    }
 
 
 def in_words(speeds: dict[str, float]) -> str:
     """One line of figures."""
     told = ", ".join(f"{name} {speed:.1f}/s" for name, speed in speeds.items())
     found = ratios(speeds)
-    return (
-        f"{told}; predict is {found['to_torchvision']:.2f} x torchvision and "
-        f"{found['to_decoder']:.0%} of the decoder alone"
-    )
+    compared = [
+        f"{ours} is {found[f'{ours}_to_torchvision']:.2f} x torchvision and "
+        f"{found[f'{ours}_to_decoder']:.0%} of the decoder alone"
+        for ours in ("predict", "fast")
+    ]
+    return f"{told}; {', '.join(compared)}"
 
 
 def timed(rows: Iterator[Any], n_warm: int, n: int) -> float:
@@ -92,18 +103,25 @@ def timed(rows: Iterator[Any], n_warm: int, n: int) -> float:
     return (n - n_started) / (time.perf_counter() - started)
 
 
-def of_predict(checkpoint: Path, files: list[Path]) -> float:
+def of_predict(checkpoint: Path, files: list[Path], fast: bool = False) -> float:
     """What the verb does, from names to finished rows."""
     from xray_classifier.classifier import load_classifier
+    from xray_classifier.prediction import Prediction, decoders
     from xray_classifier.row_store import NO_STAMP
-    from xray_classifier.scoring import Job, Scorer, decoder_of
+    from xray_classifier.scoring import Job, Scorer
 
-    scorer = Scorer(load_classifier(checkpoint, "cpu"))
+    classifier = load_classifier(checkpoint, "cpu")
+    scorer = Scorer(classifier, gate_of=classifier.gate_of("warn"))
     every = [*files[:WARM_UP], *files]
     jobs = (Job(i, str(path), str(path), "", NO_STAMP) for i, path in enumerate(every))
-    with decoder_of(scorer.classifier, None, True) as decoder:
-        counts = (len(window) for window in scorer.scored(decoder, jobs))
+    with decoders(scorer.classifier, Prediction(fast=fast)) as (decoder, in_full):
+        counts = (len(window) for window in scorer.scored(decoder, jobs, in_full))
         return timed(counts, WARM_UP, len(every))
+
+
+def of_fast(checkpoint: Path, files: list[Path]) -> float:
+    """The same with `--fast`."""
+    return of_predict(checkpoint, files, fast=True)
 
 
 def of_torchvision(checkpoint: Path, files: list[Path]) -> float:

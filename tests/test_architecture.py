@@ -56,6 +56,7 @@ FLOORS = {
         "comparison_sources",
         "ensemble",
         "familiarity",
+        "fast_decoding",
         "gating",
         "inference",
         "row_store",

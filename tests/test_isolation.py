@@ -125,6 +125,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
         "cut.png": kinds[0].read_bytes()[:200],
         "cut.jpg": kinds[7].read_bytes()[:150],
         "cut.dcm": kinds[8].read_bytes()[:600],
+        "head.png": b"\x89PNG\r\n\x1a\n",
         "text.png": b"not a film",
         "empty.png": b"",
         "blank.pgm": b"P5 4 4 255\n" + bytes(16),

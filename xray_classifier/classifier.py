@@ -178,13 +178,14 @@ class Classifier:
         """
         return self._prepared(image).pixels
 
-    def _prepared(self, image: Image) -> Prepared:
+    def _prepared(self, image: Image, least_px: int | None = None) -> Prepared:
         settings = self.content["image"]
         known = _known_image(image)
         if isinstance(known, np.ndarray):
             film = film_from_array(known)
         else:
-            film = read_film(Path(known), settings.get("for_processing", "reject"))
+            for_processing = settings.get("for_processing", "reject")
+            film = read_film(Path(known), for_processing, least_px)
         return prepared(film, settings["size"], settings["crop"], settings["intensity"])
 
     def score(self, images: NDArray[np.uint8] | Tensor, rows: Tensor | None = None) -> Scores:
@@ -284,16 +285,20 @@ class Classifier:
         )
 
     def attempt(
-        self, image: Image, intended_use: Mapping[str, Any] | None = None
+        self,
+        image: Image,
+        intended_use: Mapping[str, Any] | None = None,
+        least_px: int | None = None,
     ) -> Prepared | DecodeError:
         """One image as the model sees it with its signature, or why there is none.
 
         Args:
             image: A file or an array.
             intended_use: What the header of a DICOM file is held against; None: nothing.
+            least_px: See `read_film`.
         """
         try:
-            found = self._prepared(image)
+            found = self._prepared(image, least_px)
             if intended_use is not None and not isinstance(image, np.ndarray):
                 require_in_scope(Path(image), intended_use)
             return found

@@ -257,6 +257,7 @@ def _score_files(arguments: argparse.Namespace, terminal: Terminal) -> int:
         patient=arguments.patient,
         study=arguments.study,
         isolate=arguments.isolate,
+        fast=arguments.fast,
         gate=arguments.gate,
         max_failed=arguments.max_failed,
         max_rejected=arguments.max_rejected,

@@ -29,6 +29,7 @@ from xray_classifier.errors import (
     TerminatedRun,
     UsageError,
 )
+from xray_classifier.fast_decoding import least_px
 from xray_classifier.files import without_nan, write_refusal
 from xray_classifier.prediction_facts import (
     PredictionResult,
@@ -59,7 +60,7 @@ from xray_classifier.row_store import (
     stamp_of,
     stores_beside,
 )
-from xray_classifier.scoring import Job, Row, Scorer, decoder_of
+from xray_classifier.scoring import Decoder, Job, Row, Scorer, decoder_of
 from xray_classifier.signals import signal_of
 from xray_classifier.studies import Studies
 from xray_classifier.terminal import Advance, Terminal
@@ -137,9 +138,23 @@ def _rows(listing: Listing, scorer: Scorer, how: Prediction) -> Iterator[Row]:
         Job(place, item.name, how.row_name(item.name), item.reason, NO_STAMP)
         for place, item in enumerate(listing.items(slice(None)))
     )
-    with decoder_of(scorer.classifier, how.workers, how.isolate) as decoder:
-        for window in scorer.scored(decoder, jobs):
+    with decoders(scorer.classifier, how) as (decoder, in_full):
+        for window in scorer.scored(decoder, jobs, in_full):
             yield from (row for _, row in window)
+
+
+@contextmanager
+def decoders(classifier: Classifier, how: Prediction) -> Iterator[tuple[Decoder, Decoder | None]]:
+    """What decodes all files, and what decodes some of them again; see `Scorer.scored`."""
+    if not how.fast:
+        with decoder_of(classifier, how.workers, how.isolate) as decoder:
+            yield decoder, None
+        return
+    with (
+        decoder_of(classifier, how.workers, how.isolate, least_px(classifier)) as quick,
+        decoder_of(classifier, 1, how.isolate) as in_full,
+    ):
+        yield quick, in_full
 
 
 def _shown(bar: Advance, tally: Tally, rows: Iterable[Row]) -> Iterator[Row]:
@@ -267,11 +282,11 @@ class _Batch:
         places = array("q", bytes(8 * (part.stop - part.start)))
         with (
             self._terminal.bar("predicting", len(places), "file") as bar,
-            decoder_of(scorer.classifier, self._how.workers, self._how.isolate) as decoder,
+            decoders(scorer.classifier, self._how) as (decoder, in_full),
         ):
             jobs = self._missing(listing.items(part), store, places)
             done = not_ok = 0
-            for window in scorer.scored(decoder, jobs):
+            for window in scorer.scored(decoder, jobs, in_full):
                 rows = ((job.name, job.stamp, row[1:]) for job, row in window)
                 for (job, row), place in zip(window, store.add(rows), strict=True):
                     places[job.index] = place
@@ -352,6 +367,7 @@ def _question(scorer: Scorer, how: Prediction) -> Mapping[str, Any]:
         "names": key_id() if how.hash_names or how.patient else None,
         "hash_names": how.hash_names,
         "gate": how.gate,
+        "fast": how.fast,
     }
     plain: Mapping[str, Any] = without_nan(question)
     return plain

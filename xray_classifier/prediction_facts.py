@@ -200,6 +200,7 @@ def write_meta(
             "unlike_the_training_data": tally.strange,
         },
         "isolated": how.isolate,
+        "fast": how.fast,
         "intended_use": classifier.content.get("intended_use"),
         "passed_over": {
             "hidden": tree.hidden.total(),

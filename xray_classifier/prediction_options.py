@@ -29,6 +29,7 @@ class Prediction:
         patient: Add a keyed hash of the patient.
         study: Add the DICOM UIDs of study and image, and write a table per study.
         isolate: Decode in processes of their own, which may die.
+        fast: Decode large JPEG films at a fraction of their size, see `fast_decoding`.
         gate: What to do with images unlike the training data, and with DICOM files whose header
             contradicts the intended use: refuse, warn (score them; refuse the latter) or off.
         max_failed: How many files may fail, such as `5` or `10%`, before the exit code says so.
@@ -48,6 +49,7 @@ class Prediction:
     patient: bool = False
     study: bool = False
     isolate: bool = True
+    fast: bool = False
     gate: GateMode = "warn"
     max_failed: str = "0"
     max_rejected: str = "0"

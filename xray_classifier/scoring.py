@@ -18,6 +18,7 @@ from xray_classifier.data.isolation import DecodingPool
 from xray_classifier.data.patients import SCHEMES, patient_of
 from xray_classifier.data.preparing import Decoded, decode_in_order
 from xray_classifier.errors import DecodeError
+from xray_classifier.fast_decoding import hangs_on_details
 from xray_classifier.inference import INFERENCE_ROWS
 from xray_classifier.pseudonyms import pseudonym
 from xray_classifier.row_store import Stamp
@@ -61,21 +62,24 @@ class Threads:
 
 
 @contextmanager
-def decoder_of(classifier: Classifier, workers: int | None, isolate: bool) -> Iterator[Decoder]:
+def decoder_of(
+    classifier: Classifier, workers: int | None, isolate: bool, least_px: int | None = None
+) -> Iterator[Decoder]:
     """A decoder for what a model sees.
 
     Args:
         classifier: Whose preprocessing is done.
         workers: How many files at a time; None: one per core.
         isolate: In processes of their own, so that no file can take this one down.
+        least_px: See `read_film`.
     """
     # of several processes on a machine each takes its part of the cores
     n_local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     workers = workers or max(1, (os.cpu_count() or 1) // n_local)
     if not isolate:
-        yield Threads(classifier.attempt, workers)
+        yield Threads(partial(classifier.attempt, least_px=least_px), workers)
         return
-    with DecodingPool(classifier.content["image"], workers) as pool:
+    with DecodingPool(classifier.content["image"], workers, least_px=least_px) as pool:
         yield pool
 
 
@@ -124,20 +128,49 @@ class Scorer:
         study = ("study_uid", "sop_uid") if self.study else ()
         return (*self.classifier.columns, *patient, *study)
 
-    def scored(self, decoder: Decoder, jobs: Iterable[Job]) -> Iterator[list[tuple[Job, Row]]]:
+    def scored(
+        self, decoder: Decoder, jobs: Iterable[Job], in_full: Decoder | None = None
+    ) -> Iterator[list[tuple[Job, Row]]]:
         """Rows of files, window by window, in order.
 
         Jobs are read by another thread, a bounded number ahead.
+
+        Args:
+            decoder: What decodes them.
+            jobs: The files.
+            in_full: What decodes those again whose row could be another one if decoded in full;
+                None where `decoder` does so.
         """
         for window in _prefetched(_windows(_films(decoder, jobs))):
             found = [job for job, _ in window]
             films = self._in_scope(window)
-            rows = self.classifier.rows([job.name for job in found], films, self.gate_of)
+            rows = self._rows(found, films)
+            if in_full is not None:
+                rows = self._made_sure(found, films, rows, in_full)
             more = self._more(found, films)
             yield [
                 (job, _plain((*row, *extra)))
                 for job, row, extra in zip(found, rows, more, strict=True)
             ]
+
+    def _rows(self, jobs: Sequence[Job], films: Sequence[Decoded]) -> list[Row]:
+        return self.classifier.rows([job.name for job in jobs], films, self.gate_of)
+
+    def _made_sure(
+        self, jobs: Sequence[Job], films: Sequence[Decoded], rows: list[Row], in_full: Decoder
+    ) -> list[Row]:
+        """The same rows, those that hang on details from films decoded in full."""
+        doubtful = [
+            place
+            for place, (film, row) in enumerate(zip(films, rows, strict=True))
+            if not isinstance(film, DecodeError) and hangs_on_details(row, self.classifier)
+        ]
+        again = [jobs[place] for place in doubtful]
+        with closing(in_full.decoded(Path(job.path) for job in again)) as whole:
+            better = self._rows(again, list(whole))
+        for place, row in zip(doubtful, better, strict=True):
+            rows[place] = row
+        return rows
 
     def _in_scope(self, window: "Window") -> list[Decoded]:
         """The films, without those that a DICOM header says the model is not meant for."""

@@ -34,6 +34,7 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
 """Tried in this order. Others that Pillow knows are left out: EPS, for one, runs Ghostscript."""
 
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+REDUCTIONS = (8, 4, 2)
 STARTS_OF_IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"II*\0", b"MM\0*", b"GIF8", b"\0\0\0\x0cjP  ")
 
 
@@ -51,8 +52,8 @@ def decode_file(
     return prepare(read_film(path, for_processing), size, crop, intensity)
 
 
-def read_film(path: Path, for_processing: str = "reject") -> Film:
-    """One image file as grey at its native depth, upright, always decoded in full.
+def read_film(path: Path, for_processing: str = "reject", least_px: int | None = None) -> Film:
+    """One image file as grey at its native depth, upright, decoded in full unless told otherwise.
 
     Colour becomes its BT.601 luma, exactly the channel where all channels are equal. Opaque alpha
     is ignored; fully transparent pixels are padding, others count as they are. White is 255 at
@@ -62,6 +63,8 @@ def read_film(path: Path, for_processing: str = "reject") -> Film:
     Args:
         path: A PNG, JPEG, TIFF, BMP, GIF, WebP, PNM, JPEG 2000 or DICOM file, whatever its name.
         for_processing: `reject` or `accept` DICOM images that are raw detector data.
+        least_px: Decode a JPEG at a half, a quarter or an eighth of its size where no side falls
+            below this. That saves most of the time, but is not the mean of the pixels.
 
     Raises:
         DecodeError: The file cannot be used; `reason` is one of `REASONS`.
@@ -73,18 +76,20 @@ def read_film(path: Path, for_processing: str = "reject") -> Film:
     if content.startswith(b"PK\x03\x04") and b".npy" in content[:256]:
         raise DecodeError("multi_image", "an NPZ file holds many images; use it as a data source")
     with decoding():
-        return _read_picture(content)
+        return _read_picture(content, least_px)
 
 
-def _read_picture(content: bytes) -> Film:
+def _read_picture(content: bytes, least_px: int | None) -> Film:
     with _opened(content) as image:
         if getattr(image, "is_animated", False):
             raise DecodeError("multi_image", "the file holds more than one picture")
         _refuse_lost_depth(image)
         container, mode = str(image.format), image.mode
         luma_alone = container == "JPEG" and mode == "RGB"
-        if luma_alone:
-            image.draft("L", None)  # colour is not decoded only to be dropped
+        full_shape = image.height, image.width
+        size = None if least_px is None else _reduced_size(image, least_px)
+        if luma_alone or size is not None:
+            image.draft("L", size)  # colour is not decoded only to be dropped
         image.load()
         film = _film(image)
         # After load, for a PNG may end with its EXIF; Pillow turns a TIFF itself.
@@ -92,7 +97,24 @@ def _read_picture(content: bytes) -> Film:
         colour = _jpeg_colour(content) if luma_alone else _colour(image)
     mask = None if film.mask is None else _upright(film.mask, orientation)
     origin = Origin(container, mode, bits_of(film.full_scale), colour)
+    reduction = round(full_shape[0] / film.pixels.shape[0])
+    if reduction > 1:
+        return Film(film.pixels, film.full_scale, mask, origin, reduction, full_shape)
     return Film(_upright(film.pixels, orientation), film.full_scale, mask, origin)
+
+
+def _reduced_size(image: "ImageFile", least_px: int) -> tuple[int, int] | None:
+    """Width and height at which an upright JPEG is decoded; None: in full.
+
+    libjpeg can invert a part of each block's cosine transform.
+    """
+    if image.format != "JPEG" or image.mode not in ("L", "RGB"):
+        return None
+    if image.getexif().get(0x0112, 1) != 1:
+        return None
+    short = min(image.size)
+    factor = next((f for f in REDUCTIONS if short // f >= least_px), 1)
+    return None if factor == 1 else (image.width // factor, image.height // factor)
 
 
 def _colour(image: "Image.Image") -> float:

@@ -49,12 +49,22 @@ class Film:
         mask: True where a pixel belongs to the film, (H, W); None: everywhere. False marks padding
             declared by the file and fully transparent pixels.
         origin: How it was stored.
+        reduction: How many pixels of the file, either way, one of `pixels` stands for.
+        full_shape: Rows and columns in the file where that is more than one; None: as decoded.
     """
 
     pixels: NDArray[Any]
     full_scale: float
     mask: NDArray[np.bool_] | None = None
     origin: Origin = Origin()
+    reduction: int = 1
+    full_shape: tuple[int, int] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the film in pixels of the file."""
+        rows, columns = self.full_shape or self.pixels.shape
+        return rows, columns
 
 
 def film_from_array(array: NDArray[Any]) -> Film:

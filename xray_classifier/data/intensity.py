@@ -1,5 +1,6 @@
 """From a film at native depth to the (S, S) uint8 that a model sees: crop, resize, intensity."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ ZSCORE_LIMIT = 3.0
 """Standard deviations from the mean that `zscore` draws black and white."""
 
 Region = tuple[int, int, int, int]
+Box = tuple[float, float, float, float]
 
 
 def prepare(film: Film, size: int, crop: str, intensity: str) -> NDArray[np.uint8]:
@@ -44,7 +46,7 @@ def prepare(film: Film, size: int, crop: str, intensity: str) -> NDArray[np.uint
     Raises:
         DecodeError: blank, if the film shows one grey level or consists of padding.
     """
-    height, width = film.pixels.shape
+    height, width = film.shape
     region = {"center": _central_square, "pad": _all, "stretch": _all}[crop](height, width)
     rows, columns = _fitted(height, width, size) if crop == "pad" else (size, size)
     grey, valid = resized(film, region, rows, columns)
@@ -80,13 +82,15 @@ def resized(
 
     Args:
         film: The film at native depth.
-        region: Top, left, height and width of the part, in pixels of the film.
+        region: Top, left, height and width of the part, in pixels of the file.
         rows: New height in pixels.
         columns: New width in pixels.
 
     Returns:
         Grey values (rows, columns) float32 in the film's own units, and (rows, columns) bool.
     """
+    if film.reduction > 1:
+        return _from_reduced(film, region, rows, columns), np.ones((rows, columns), np.bool_)
     top, left, height, width = region
     part = np.s_[top : top + height, left : left + width]
     grey = film.pixels[part]
@@ -99,13 +103,25 @@ def resized(
     return np.divide(total, share, out=np.zeros_like(total), where=valid), valid
 
 
-def _scaled(grey: NDArray[Any], rows: int, columns: int) -> NDArray[np.float32]:
-    """The image as (rows, columns) float32.
+def _from_reduced(film: Film, region: Region, rows: int, columns: int) -> NDArray[np.float32]:
+    """A part of a film that was decoded at a fraction of its size, (rows, columns) float32."""
+    top, left, height, width = (length / film.reduction for length in region)
+    first_row, first_column = math.floor(top), math.floor(left)
+    part = film.pixels[first_row : math.ceil(top + height), first_column : math.ceil(left + width)]
+    top, left = top - first_row, left - first_column
+    bottom, right = min(top + height, part.shape[0]), min(left + width, part.shape[1])
+    return _scaled(part, rows, columns, (left, top, right, bottom))
+
+
+def _scaled(
+    grey: NDArray[Any], rows: int, columns: int, box: Box | None = None
+) -> NDArray[np.float32]:
+    """The image, or a box (left, top, right, bottom) of it, as (rows, columns) float32.
 
     A triangle filter over the film pixels under each new one when shrinking, bilinear interpolation
     when growing; Pillow adds up in double precision, so a flat area stays exactly flat.
     """
-    if grey.shape == (rows, columns):
+    if box is None and grey.shape == (rows, columns):
         return grey.astype(np.float32)
     from PIL import Image
 
@@ -113,7 +129,7 @@ def _scaled(grey: NDArray[Any], rows: int, columns: int) -> NDArray[np.float32]:
         image = Image.fromarray(grey).convert("F")
     else:
         image = Image.fromarray(grey.astype(np.float32, copy=False))
-    return np.asarray(image.resize((columns, rows), Image.Resampling.BILINEAR))
+    return np.asarray(image.resize((columns, rows), Image.Resampling.BILINEAR, box))
 
 
 def _levels(grey: NDArray[np.float32], full_scale: float, intensity: str) -> NDArray[np.uint8]:

@@ -41,6 +41,7 @@ class DecodingPool:
         settings: size, crop, intensity and for_processing, as a checkpoint keeps them under
             `image`; other keys are passed over.
         workers: Processes; None is one per core.
+        least_px: See `read_film`.
         memory_bytes: Address space that one film may take. The default is twice what a float or
             RGBA film of MAX_PIXELS takes. None: no limit.
         cpu_s: Seconds of computing that one film may take. None: no limit.
@@ -53,6 +54,7 @@ class DecodingPool:
         settings: Mapping[str, Any],
         workers: int | None = None,
         *,
+        least_px: int | None = None,
         memory_bytes: int | None = 4 * 2**30,
         cpu_s: float | None = 60.0,
         wall_s: float | None = 180.0,
@@ -66,6 +68,7 @@ class DecodingPool:
             memory_bytes=memory_bytes,
             cpu_s=cpu_s,
             parent=os.getpid(),
+            least_px=least_px,
         )
         self._n_workers = workers or os.cpu_count() or 1
         self._wall_s = wall_s

@@ -47,6 +47,7 @@ class WorkOrder:
         memory_bytes: Address space that a film may take beyond what the worker has; None: any.
         cpu_s: Seconds of computing that a film may take; None: any.
         parent: Process id of who gives the order.
+        least_px: See `read_film`.
     """
 
     size: int
@@ -56,6 +57,7 @@ class WorkOrder:
     memory_bytes: int | None
     cpu_s: float | None
     parent: int
+    least_px: int | None = None
 
     def content(self) -> bytes:
         """The order as it is sent."""
@@ -71,7 +73,7 @@ def decode_film(path: Path, order: WorkOrder) -> Prepared:
     Raises:
         DecodeError: It cannot be used; `reason` says why.
     """
-    film = read_film(path, order.for_processing)
+    film = read_film(path, order.for_processing, order.least_px)
     return prepared(film, order.size, order.crop, order.intensity)
 
 

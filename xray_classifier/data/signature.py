@@ -108,6 +108,8 @@ def prepared(film: Film, size: int, crop: str, intensity: str, file_bytes: int =
 def signature_of(film: Film, file_bytes: int = 0) -> Signatures:
     """What is remembered of one film.
 
+    A film that was decoded at a fraction of its size has no pixel hash (zeros).
+
     Args:
         film: At native depth, not blank.
         file_bytes: Size of its file in bytes; 0 if it has none of its own.
@@ -115,12 +117,13 @@ def signature_of(film: Film, file_bytes: int = 0) -> Signatures:
     Returns:
         One record of SIGNATURE, shape (1,).
     """
-    height, width = film.pixels.shape
+    height, width = film.shape
     shrunken = _shrinker(film)
     grey, valid = shrunken(THUMB_PX)
     thumb = _rank_thumb(grey, valid)
     record = np.zeros(1, SIGNATURE)
-    record["pixels"] = pixel_hash(film)
+    if film.reduction == 1:
+        record["pixels"] = pixel_hash(film)
     record["perceptual"] = perceptual_hash(thumb)
     record["thumb"] = np.rint(thumb * 255.0)
     record["detail"] = detail_of(_rank_thumb(*shrunken(DETAIL_PX)))
@@ -146,10 +149,10 @@ def _shrinker(film: Film) -> Callable[[int], Shrunken]:
     A large 8-bit film is first averaged over blocks to about 128 pixels, which is many times faster
     than one step and moves a grey value by less than a tenth of a level.
     """
-    height, width = film.pixels.shape
-    factors = max(1, width // ROUGH_PX), max(1, height // ROUGH_PX)
+    height, width = (side / film.reduction for side in film.shape)
+    factors = max(1, int(width) // ROUGH_PX), max(1, int(height) // ROUGH_PX)
     if film.pixels.dtype != np.uint8 or film.mask is not None or factors == (1, 1):
-        return lambda side_px: resized(film, (0, 0, height, width), side_px, side_px)
+        return lambda side_px: resized(film, (0, 0, *film.shape), side_px, side_px)
     from PIL import Image
 
     rough = Image.fromarray(film.pixels).reduce(factors).convert("F")
