@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Before PyTorch is imported: see `cli.SPINS`.
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+
 # The same examples in every run, so that a red build means a change; HYPOTHESIS=explore draws anew.
 settings.register_profile("same", derandomize=True)
 settings.register_profile("explore", derandomize=False)

@@ -331,3 +331,23 @@ def test_hostile_names_in_messages_cannot_act_on_the_terminal(
     save_film(nasty / "healthy" / "a.png", 0)
     said = program("init", tmp_path / "x.yaml", "--data", nasty)
     assert "\x1b" not in said.err + said.out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another OpenMP than GNU's")
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ({}, "2000"),
+        ({"GOMP_SPINCOUNT": "77"}, "77"),
+        ({"OMP_WAIT_POLICY": "active"}, "30000000000"),
+    ],
+)
+def test_threads_that_wait_sleep_soon_unless_told(wanted: dict[str, str], expected: str) -> None:
+    kept = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    words = [sys.executable, "-m", "xray_classifier", "doctor", "--json"]
+    environment = {**kept, "OMP_DISPLAY_ENV": "verbose", **wanted}
+    ended = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
+    found = re.findall(r"GOMP_SPINCOUNT = '(\d+)'", ended.stderr)
+    if not found:
+        pytest.skip("PyTorch was built with another OpenMP")
+    assert set(found) == {expected}
