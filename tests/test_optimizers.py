@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +14,17 @@ from builders import stack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from torch import nn
 
 from xray_classifier.building import run_learning_rate
 from xray_classifier.config import TrainConfig
 from xray_classifier.history import COLUMNS, History, Run
-from xray_classifier.optimizers import lr_factor, make_optimizer, parameter_groups
+from xray_classifier.optimizers import (
+    lr_factor,
+    make_optimizer,
+    parameter_groups,
+    without_compiler,
+)
 
 Array = NDArray[np.float64]
 State = dict[str, Array]
@@ -292,3 +300,40 @@ def test_the_config_reaches_the_learning_rate_of_a_run() -> None:
     for loss in (1.0, 2.0, 2.0, 0.5, 3.0, 3.0, 3.0):  # drops after the third and the sixth
         run.history.append(dict.fromkeys(COLUMNS["classify"], 0.0) | {"val_loss": loss})
     assert rate(run) == pytest.approx(0.8 * 0.5**2)
+
+
+@pytest.mark.parametrize(
+    "name", ["SGD", "Adagrad", "Adadelta", "RMSprop", "Adam", "Adamax", "AdamW", "NAdam", "RAdam"]
+)
+def test_without_the_compiler_steps_are_those_of_pytorch(name: str) -> None:
+    plain = getattr(torch.optim, name)
+    models = [nn.Linear(5, 3) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    both = [plain(models[0].parameters()), without_compiler(plain)(models[1].parameters())]
+    images = torch.randn(7, 5, generator=torch.Generator().manual_seed(1))
+    for _ in range(4):
+        for model, optimizer in zip(models, both, strict=True):
+            optimizer.zero_grad(set_to_none=True)
+            model(images).square().mean().backward()
+            optimizer.step()
+    assert torch.equal(models[0].weight, models[1].weight)
+    assert str(both[0].state_dict()) == str(both[1].state_dict())
+    assert isinstance(both[1], plain)
+    both[1].load_state_dict(both[0].state_dict())
+
+
+def test_training_does_not_import_the_compiler() -> None:
+    code = (
+        "import sys, torch\n"
+        "from torch import nn\n"
+        "from xray_classifier.optimizers import make_optimizer\n"
+        "model = nn.Linear(4, 1)\n"
+        "for name in ('sgd', 'adam', 'adamw', 'rmsprop'):\n"
+        "    optimizer = make_optimizer(model, name, 0.1)\n"
+        "    model(torch.ones(2, 4)).sum().backward()\n"
+        "    optimizer.step()\n"
+        "    optimizer.load_state_dict(optimizer.state_dict())\n"
+        "print('torch._dynamo' in sys.modules)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "False"

@@ -1,5 +1,6 @@
 """The rule that turns gradients into steps, and the learning rate it uses at each step."""
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -33,7 +34,7 @@ def make_optimizer(
         nesterov: For sgd.
         amsgrad: For adam and adamw.
     """
-    classes: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    classes: dict[str, type[torch.optim.Optimizer]] = {
         "sgd": torch.optim.SGD,
         "adagrad": torch.optim.Adagrad,
         "adadelta": torch.optim.Adadelta,
@@ -53,7 +54,26 @@ def make_optimizer(
         extra["amsgrad"] = amsgrad
     if name in FUSED.get(next(model.parameters()).device.type, ()):
         extra["fused"] = True
-    return classes[name](parameter_groups(model, weight_decay), lr=lr, **extra)
+    make: Callable[..., torch.optim.Optimizer] = without_compiler(classes[name])
+    return make(parameter_groups(model, weight_decay), lr=lr, **extra)
+
+
+def without_compiler(optimizer: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """The same optimizer, which does not import PyTorch's compiler.
+
+    `torch.optim` wraps these methods to keep the compiler out of them, and to that end imports it:
+    as slow as importing PyTorch itself. What is wrapped does without. Where a later PyTorch wraps
+    otherwise, the second is lost and nothing else.
+
+    Args:
+        optimizer: A class of `torch.optim`, left as it is.
+    """
+    plain: dict[str, Any] = {
+        name: inspect.unwrap(getattr(optimizer, name))
+        for name in ("zero_grad", "add_param_group", "state_dict", "load_state_dict")
+    }
+    plain["step"] = torch.no_grad()(inspect.unwrap(optimizer.step))
+    return type(optimizer.__name__, (optimizer,), plain)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
