@@ -24,8 +24,7 @@ from xray_classifier.data.boundary import REASONS
 from xray_classifier.data.decode import read_film
 from xray_classifier.data.isolation import DecodingPool
 from xray_classifier.data.isolation_process import import_paths, worker_command
-from xray_classifier.data.preparing import Decoded
-from xray_classifier.data.signature import prepared
+from xray_classifier.data.signature import Decoded, prepared
 from xray_classifier.errors import DecodeError
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX")

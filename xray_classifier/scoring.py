@@ -16,7 +16,8 @@ from xray_classifier.data.dicom_identity import Identity, identity_of
 from xray_classifier.data.dicom_scope import require_in_scope
 from xray_classifier.data.isolation import DecodingPool
 from xray_classifier.data.patients import SCHEMES, patient_of
-from xray_classifier.data.preparing import Decoded, decode_in_order
+from xray_classifier.data.preparing import decode_in_order
+from xray_classifier.data.signature import Decoded
 from xray_classifier.errors import DecodeError
 from xray_classifier.fast_decoding import hangs_on_details
 from xray_classifier.inference import INFERENCE_ROWS

@@ -27,8 +27,7 @@ from xray_classifier.data.cache_entry import (
     windows,
     write_index,
 )
-from xray_classifier.data.preparing import Decoded
-from xray_classifier.data.signature import SIGNATURE
+from xray_classifier.data.signature import SIGNATURE, Decoded
 from xray_classifier.errors import DecodeError, OutputError
 from xray_classifier.files import printable, sync_folder, write_bytes
 from xray_classifier.pseudonyms import key_id

@@ -21,8 +21,7 @@ from typing import Any, Self
 from xray_classifier.data.isolation_lane import CLOSED, Crew, Lane, Task
 from xray_classifier.data.isolation_process import worker_command
 from xray_classifier.data.isolation_worker import WorkOrder
-from xray_classifier.data.preparing import Decoded
-from xray_classifier.data.signature import SIGNATURE
+from xray_classifier.data.signature import SIGNATURE, Decoded
 
 AHEAD_PER_WORKER = 32
 AHEAD_BYTES = 2**27

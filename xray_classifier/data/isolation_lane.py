@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 
 from xray_classifier.data.isolation_process import WorkerProcess, request
 from xray_classifier.data.isolation_worker import WorkOrder
-from xray_classifier.data.preparing import Decoded
+from xray_classifier.data.signature import Decoded
 
 START_TRIES = 3
 

@@ -1,29 +1,34 @@
 """The images of a manifest as the model sees them, in order, prepared on all cores.
 
-Files and NPZ images are prepared by threads, phantoms by processes. Only a bounded number of images
-is in memory at a time.
+Many files are prepared by processes that may die, as `predict` does it: two threads decode small
+films no faster than one, for they wait for the interpreter. Few files and NPZ images are prepared
+by threads, phantoms by processes of their own. Only a bounded number of images is in memory at a
+time.
 """
 
 import contextlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
 from xray_classifier.data.decode import film_from_array, read_film
+from xray_classifier.data.isolation import DecodingPool
 from xray_classifier.data.manifest import Manifest, NpzImages
 from xray_classifier.data.phantom_workers import drawn_in_order
-from xray_classifier.data.signature import SIGNATURE, Prepared, prepared
+from xray_classifier.data.signature import SIGNATURE, Decoded, Prepared, prepared
 from xray_classifier.errors import DecodeError
 
 AHEAD_PER_WORKER = 32  # enough to keep all cores busy while a window is written to disk
 AHEAD_BYTES = 2**27
 
-Decoded = Prepared | DecodeError
+POOL_FROM = 1000
+"""Files from which on starting processes pays: it takes as long as 700 films of 224 px."""
+
 Item = TypeVar("Item")
 
 
@@ -64,9 +69,25 @@ def prepared_images(
         return _passed_on(drawn_in_order(seed, numbers, s.size, s.crop, s.intensity, workers))
     if manifest.kind == "npz" and manifest.root is not None:
         return _npz_images(manifest.root, [manifest.ids[row] for row in rows], s, workers)
-    ahead = _ahead(s.size * s.size, workers)
     files = [manifest.files[row] for row in rows]
+    if workers > 1 and len(files) >= POOL_FROM:
+        return _isolated(files, s, workers)
+    ahead = _ahead(s.size * s.size, workers)
     return decode_in_order(lambda path: _prepared_file(path, s), files, workers, ahead)
+
+
+def _isolated(
+    files: Sequence[Path], settings: Settings, workers: int
+) -> Generator[Decoded, None, None]:
+    """Films of files from disposable processes; a slow drive is waited for, as by threads."""
+    with (
+        DecodingPool(asdict(settings), workers, wall_s=None) as pool,
+        contextlib.closing(pool.decoded(files)) as films,
+    ):
+        for path, film in zip(files, films, strict=True):
+            if isinstance(film, Prepared):
+                film.signature["file_bytes"] = _file_bytes(path)
+            yield film
 
 
 def _passed_on(films: Generator[Prepared, None, None]) -> Generator[Decoded, None, None]:
@@ -76,11 +97,16 @@ def _passed_on(films: Generator[Prepared, None, None]) -> Generator[Decoded, Non
 
 def _prepared_file(path: Path, settings: Settings) -> Prepared:
     film = read_film(path, settings.for_processing)
+    s = settings
+    return prepared(film, s.size, s.crop, s.intensity, _file_bytes(path))
+
+
+def _file_bytes(path: Path) -> int:
+    """Size of a file in bytes; 0 where it has vanished."""
     try:
-        file_bytes = path.stat().st_size
+        return path.stat().st_size
     except OSError:
-        file_bytes = 0  # it vanished after it was read
-    return prepared(film, settings.size, settings.crop, settings.intensity, file_bytes)
+        return 0
 
 
 def _npz_images(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from xray_classifier.data.film import Film
 from xray_classifier.data.intensity import prepare, ranks, resized
+from xray_classifier.errors import DecodeError
 
 PIXEL_BYTES = 8
 PERCEPTUAL_BYTES = 32
@@ -93,6 +94,10 @@ class Prepared:
 
     pixels: NDArray[np.uint8]
     signature: Signatures
+
+
+Decoded = Prepared | DecodeError
+"""An image as the model sees it, or why there is none."""
 
 
 def prepared(film: Film, size: int, crop: str, intensity: str, file_bytes: int = 0) -> Prepared:
