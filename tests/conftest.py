@@ -10,6 +10,7 @@ from hypothesis import settings
 
 # Before PyTorch is imported: see `cli.SPINS`.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # The same examples in every run, so that a red build means a change; HYPOTHESIS=explore draws anew.
 settings.register_profile("same", derandomize=True)

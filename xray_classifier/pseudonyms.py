@@ -22,7 +22,13 @@ PSEUDONYM_BYTES = 16
 def key_path() -> Path:
     """Where the key lies: patient.key in $XDG_CONFIG_HOME, %APPDATA% or ~/.config."""
     base = os.environ.get("XDG_CONFIG_HOME") or os.environ.get("APPDATA")
-    return (Path(base) if base else Path.home() / ".config") / "xray_classifier" / "patient.key"
+    return _below(base or os.path.expanduser("~/.config"))  # noqa: PTH111 - pathlib is slow
+
+
+@lru_cache(maxsize=4)
+def _below(base: str) -> Path:
+    """Where the key lies below a config directory; asked once for each patient."""
+    return Path(base) / "xray_classifier" / "patient.key"
 
 
 def pseudonym(patient: str) -> str:
