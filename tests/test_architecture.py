@@ -41,6 +41,12 @@ FLOORS = {
     ],
     5: [
         "step_losses",
+        "lesson.descent_chapters",
+        "lesson.experiment",
+        "lesson.final_chapter",
+        "lesson.first_chapters",
+        "lesson.lecture",
+        "lesson.stack_chapters",
         "answers",
         "audit_files",
         "baseline",

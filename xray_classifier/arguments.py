@@ -129,7 +129,8 @@ def build_parser(
     verbs: dict[str, argparse.ArgumentParser] = {}
     for add in (
         _add_train, _add_evaluate, _add_predict, _add_compare, _add_report, _add_plan,
-        _add_sample_size, _add_check, _add_init, _add_config, _add_export, _add_cache, _add_doctor,
+        _add_sample_size, _add_check, _add_tour, _add_init, _add_config, _add_export, _add_cache,
+        _add_doctor,
     ):  # fmt: skip
         add(found, verbs)
     for verb, recipe in recipes.items():
@@ -157,6 +158,13 @@ def _count(text: str) -> int:
     """A whole number of at least 1."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    """A whole number from 0 up to what a generator takes."""
+    if not text.isascii() or not text.isdigit() or int(text) >= 2**31:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, got {text!r}")
     return int(text)
 
 
@@ -425,6 +433,23 @@ def _add_check(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
     group.add_argument("--force", action="store_true", help="replace an existing MANIFEST")
     group.add_argument("-j", "--workers", type=_count,
                        help="decoding threads (default: one per core)")  # fmt: skip
+
+
+def _add_tour(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
+    parser = _verb(
+        found, verbs, "tour",
+        "The whole lesson on phantoms, from one perceptron to an honest test, in one page: "
+        "tour.html. Takes a minute or two; keys of the config `tour` may be changed.",
+        "  xray-classifier tour\n"
+        "  xray-classifier tour -o lesson --seed 3\n"
+        "  xray-classifier tour -o quick data.phantoms.n_images=400 train.epochs=10\n",
+        takes_overrides=True,
+    )  # fmt: skip
+    parser.add_argument("-o", "--out", type=Path, metavar="DIR",
+                        help="new folder to write into (default: tours/<date>)")  # fmt: skip
+    parser.add_argument("--seed", type=_seed, default=0, metavar="N",
+                        help="of films, weights and order (default: 0)")  # fmt: skip
+    parser.add_argument("--force", action="store_true", help="replace an earlier tour in DIR")
 
 
 def _add_export(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:

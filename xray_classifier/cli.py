@@ -370,6 +370,21 @@ def _export(arguments: argparse.Namespace, terminal: Terminal) -> int:
     return 0
 
 
+def _tour(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from xray_classifier.tour import run_tour
+
+    result = run_tour(
+        terminal,
+        out=arguments.out,
+        seed=arguments.seed,
+        force=arguments.force,
+        overrides=arguments.overrides,
+    )
+    if arguments.json:
+        _print_json(asdict(result))
+    return 0
+
+
 def _init(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from xray_classifier.starting import run_init
 
@@ -445,6 +460,7 @@ RECIPES = {
     "plan": _plan,
     "sample-size": _sample_size,
     "check": _check,
+    "tour": _tour,
     "init": _init,
     "config": _config,
     "export": _export,

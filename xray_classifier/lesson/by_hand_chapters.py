@@ -73,8 +73,7 @@ def perceptron_chapter(step: ByHand) -> Chapter:
         asides=(
             "Rosenblatt's perceptron of 1958 answered with a step, sick or not, and learnt by a "
             "rule of its own. The unit here answers with a smooth sigmoid, so that its loss has a "
-            "slope to follow; statisticians have called exactly this logistic regression since the "
-            "same year.",
+            "slope to follow; statisticians know exactly this as logistic regression.",
         ),
     )
 
@@ -177,7 +176,7 @@ def slope_table(step: ByHand, title: str, most: int | None) -> ReportTable:
         if most is not None:
             of_layer = sorted(of_layer, key=lambda found: -abs(float(found[1])))[:most]
         rows += of_layer
-    return ReportTable(title, ("Slope of the loss with", "By hand", "Autograd"), tuple(rows))
+    return ReportTable(title, ("Slope with", "By hand", "Autograd"), tuple(rows))
 
 
 def _layer_rows(
@@ -190,7 +189,7 @@ def _layer_rows(
     for unit in range(len(by_hand.biases)):
         for place in range(by_hand.weights.shape[1]):
             if output and not lone:
-                name = _named(sub("v", str(place + 1)), "output listens to unit", place + 1)
+                name = _named(sub("v", str(place + 1)), "from unit", place + 1)
             else:
                 index = str(place + 1) if lone else f"{unit + 1} , {place + 1}"
                 name = _named(sub("w", index), "pixel", place + 1)
@@ -219,8 +218,6 @@ def _named(symbol: Markup, what: str, number: int | None) -> Markup:
 
 def step_table(step: ByHand) -> ReportTable:
     """The loss before and after one step, and three weights on their way."""
-    from markupsafe import Markup
-
     old, new, gradient = step.before[-1], step.after[-1], step.gradients[-1]
     rows: list[tuple[str, ...]] = [
         (
@@ -234,7 +231,7 @@ def step_table(step: ByHand) -> ReportTable:
     rows.append(("Loss", f"{step.loss:.6f}", "", f"{step.loss_after:.6f}"))
     slope_name = inline(slope("L", "v"))
     return ReportTable(
-        f"One step with learning rate {step.lr:g}",
-        ("Output weight", "Before", Markup("Slope ") + slope_name, "After"),
+        f"One step of the output weights with learning rate {step.lr:g}",
+        ("Weight", "Before", slope_name, "After"),
         tuple(rows),
     )

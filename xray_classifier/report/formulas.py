@@ -6,6 +6,7 @@ from xray_classifier.report.mathml import (
     formula,
     fraction,
     power,
+    root,
     row,
     slope,
     sub,
@@ -13,6 +14,35 @@ from xray_classifier.report.mathml import (
     words,
 )
 from xray_classifier.report.tour_page import Formula
+
+
+def attenuation() -> Formula:
+    """How a film gets its grey."""
+    return Formula(
+        formula("I", "=", sub("I", "0"), power("e", row("-", "integral", "mu", words(" ds")))),
+        "Of the rays I0 that leave the tube, I reach the film: each centimetre of tissue takes its "
+        "share mu (Beer and Lambert).",
+    )
+
+
+def adam() -> Formula:
+    """The step of Adam, its corrections for the first steps left out."""
+    return Formula(
+        formula("w", "<-", "w", "-", "eta", fraction("m", row(root("v"), "+", "epsilon"))),
+        "Adam divides the running mean m of a weight's slopes by the root of the running mean v of "
+        "their squares, so that steep and flat directions get steps of similar size.",
+    )
+
+
+def auroc() -> Formula:
+    """What the area under the ROC curve means."""
+    pair = row(sub("z", words("sick")), ">", sub("z", words("healthy")))
+    tie = row(sub("z", words("sick")), "=", sub("z", words("healthy")))
+    return Formula(
+        formula(words("AUROC"), "=", "P", "(", pair, ")", "+", "half", "P", "(", tie, ")"),
+        "The AUROC is the chance that a random sick film gets a larger logit than a random healthy "
+        "one, a tie counting one half.",
+    )
 
 
 def weighted_sum() -> Formula:

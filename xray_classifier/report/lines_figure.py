@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.figure import Figure
-    from numpy.typing import ArrayLike
+    from numpy.typing import NDArray
 
 LOOKS = (
     (canvas.BLUE, "-"),
@@ -24,7 +24,7 @@ LOOKS = (
 """Colours of Okabe & Ito and a dash for each, in the order of the lines."""
 
 _SIZE_IN = (9.0, 4.9)
-_BOX_IN = (0.95, 0.7, 7.8, 3.1)
+_BOX_IN = (0.95, 0.7, 7.8, 2.95)
 
 
 class Line(NamedTuple):
@@ -38,8 +38,8 @@ class Line(NamedTuple):
     """
 
     label: str
-    x: ArrayLike
-    y: ArrayLike
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
     pair: int | None = None
 
 
@@ -104,5 +104,5 @@ def lines_figure(
             fontproperties=canvas.font(10),
             bbox={"facecolor": canvas.PAPER, "edgecolor": "none", "pad": 1.0, "alpha": 0.85},
         )
-    canvas.add_legend_above(axes, min(len(lines), 4))
+    canvas.add_legend_above(axes, 2 if len(lines) in (2, 4) else 3)
     return figure

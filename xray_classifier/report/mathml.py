@@ -17,6 +17,10 @@ SPELLED = {
     "-": "\u2212",
     "sigma": "\u03c3",
     "eta": "\u03b7",
+    "mu": "\u03bc",
+    "epsilon": "\u03b5",
+    "integral": "\u222b",
+    "half": "\u00bd",
     "<-": "\u2190",
     "~=": "\u2248",
     ">=": "\u2265",
@@ -28,7 +32,7 @@ SPELLED = {
 }
 """What is typed for signs that a keyboard lacks."""
 
-_NAMES = {"sigma", "eta", "transposed"}
+_NAMES = {"sigma", "eta", "mu", "epsilon", "half", "transposed"}
 
 
 def formula(*parts: object) -> Markup:
@@ -58,6 +62,11 @@ def power(base: object, exponent: object) -> Markup:
     return _wrapped("msup", row(base) + row(exponent))
 
 
+def root(inside: object) -> Markup:
+    """A square root."""
+    return _wrapped("msqrt", row(inside))
+
+
 def fraction(above: object, below: object) -> Markup:
     """One part over another."""
     return _wrapped("mfrac", row(above) + row(below))
@@ -72,7 +81,8 @@ def words(text: str) -> Markup:
     """Plain words inside a formula."""
     from markupsafe import escape
 
-    return _wrapped("mtext", escape(text))
+    kept = text.replace(" ", "\u00a0")  # a browser drops blanks at the ends
+    return _wrapped("mtext", escape(kept))
 
 
 def slope(of: object, by: object) -> Markup:

@@ -62,7 +62,7 @@ def grids_figure(grids: Sequence[NumberGrid], *, title: str, subtitle: str = "")
                 axes,
                 column,
                 row,
-                f"{value:.2f}" if grid.grey else f"{value:+.2f}",
+                _two_decimals(value, signed=not grid.grey),
                 color=canvas.PAPER if dark else canvas.INK,
                 size_pt=10.5,
                 in_axes=False,
@@ -72,6 +72,12 @@ def grids_figure(grids: Sequence[NumberGrid], *, title: str, subtitle: str = "")
             place = 1 + _GAP_IN / _GRID_IN / 2
             canvas.write(axes, place, 0.5, grid.sign, size_pt=18.0, bold=True)
     return figure
+
+
+def _two_decimals(value: float, *, signed: bool) -> str:
+    """0.25, or +0.25; a zero has no sign."""
+    text = f"{value:+.2f}" if signed else f"{value:.2f}"
+    return text.lstrip("+-") if float(text) == 0 else text
 
 
 def _shades(grid: NumberGrid) -> NDArray[np.float64]:
