@@ -41,6 +41,8 @@ FLOORS = {
     ],
     5: [
         "step_losses",
+        "tracking",
+        "tensorboard_tracker",
         "lesson.descent_chapters",
         "lesson.experiment",
         "lesson.final_chapter",
@@ -140,6 +142,7 @@ FLOORS = {
         "report.mathml",
         "report.number_grid",
         "report.tour_page",
+        "report.weight_sheet",
         "table_one",
     ],
     2: [
@@ -167,6 +170,7 @@ FLOORS = {
         "data.phantom_bones",
         "data.phantom_lesions",
         "data.phantom_film",
+        "data.phantom_leak",
         "data.phantom_paths",
         "data.phantom_workers",
         "data.phantoms",

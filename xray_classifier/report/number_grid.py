@@ -84,10 +84,20 @@ def _shades(grid: NumberGrid) -> NDArray[np.float64]:
     """Red, green and blue of each cell in [0, 1], shape (side, side, 3)."""
     if grid.grey:
         return np.repeat(np.clip(grid.values, 0.0, 1.0)[..., None], 3, axis=2)
-    strongest = float(np.abs(grid.values).max()) or 1.0
-    share = 0.75 * np.abs(grid.values)[..., None] / strongest
+    return signed_shades(grid.values, float(np.abs(grid.values).max()))
+
+
+def signed_shades(values: NDArray[np.float64], strongest: float) -> NDArray[np.float64]:
+    """White at 0, towards blue below it and towards vermillion above.
+
+    Args:
+        values: Any shape.
+        strongest: The absolute value that gets the full colour; 0 leaves all white.
+
+    Returns:
+        Red, green and blue in [0, 1], of the same shape with one more axis of 3.
+    """
+    share = 0.75 * np.clip(np.abs(values)[..., None] / (strongest or 1.0), 0.0, 1.0)
     blue, red = np.array((0.0, 0.447, 0.698)), np.array((0.835, 0.369, 0.0))
-    shades: NDArray[np.float64] = 1.0 - share * (
-        1.0 - np.where(grid.values[..., None] < 0, blue, red)
-    )
+    shades: NDArray[np.float64] = 1.0 - share * (1.0 - np.where(values[..., None] < 0, blue, red))
     return shades
