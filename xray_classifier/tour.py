@@ -91,7 +91,7 @@ def run_tour(
     content = _content([lecture.chapter for lecture in lectures], laboratory, seed, elapsed_s)
     write_text(folder / PAGE, render_tour(content))
     write_json(folder / NUMBERS, {"seed": seed, "overrides": list(overrides), "chapters": numbers})
-    run_dir = str(numbers["the-end"]["run_dir"])
+    run_dir = _end_of(lectures)
     terminal.say(f"the tour took {seconds_in_words(elapsed_s)}; open {printable(folder / PAGE)}")
     terminal.say(f"Next: {command('train', '-c', 'demo')}")
     return TourResult(
@@ -101,6 +101,11 @@ def run_tour(
         chapters=tuple(numbers),
         elapsed_s=elapsed_s,
     )
+
+
+def _end_of(lectures: Sequence[Lecture]) -> str:
+    """The folder of the run that the tour leaves behind."""
+    return str(lectures[-1].numbers["run_dir"])
 
 
 def _refuse_other_images(overrides: Sequence[str]) -> None:

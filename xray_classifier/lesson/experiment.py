@@ -147,19 +147,5 @@ def _stopping(config: Config) -> list[Callback]:
     return [EarlyStopping(monitor, stopping.patience)]
 
 
-def smoothed(values: Floats, width: int) -> Floats:
-    """Mean over a window that ends at each value, shorter at the start, (n,).
-
-    Args:
-        values: (n,).
-        width: Of the window, at least 1.
-    """
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(0, ends - width)
-    means: Floats = (sums[ends] - sums[starts]) / (ends - starts)
-    return means
-
-
 CHANCE = math.log(2.0)
 """Cross-entropy of the answer one half for every image: what knowing nothing costs, ln 2."""
