@@ -63,6 +63,10 @@ FLOORS = {
         "prediction_table",
         "studies",
         "judgement",
+        "lesson.flow",
+        "lesson.landscape",
+        "lesson.recording",
+        "lesson.subject",
         "judgement_files",
         "judgement_table",
         "members",
@@ -106,6 +110,8 @@ FLOORS = {
         "robustness",
         "report.audit_page",
         "report.canvas",
+        "report.colour_scale",
+        "report.landscape_figure",
         "report.decision_figures",
         "report.error_gallery",
         "report.figures",
@@ -232,7 +238,7 @@ FLOORS = {
         "looks",
         "markdown",
     ],
-    0: ["errors", "data.__init__", "report.__init__"],
+    0: ["errors", "data.__init__", "lesson.__init__", "report.__init__"],
 }
 """Floor of each module; one may import from floors below its own, or from its own floor."""
 
