@@ -433,6 +433,10 @@ class TrainConfig(Section):
     test_curve: Literal["sealed", "live", "off"] = "sealed"
     """The test loss of each epoch: kept out of sight until `evaluate --split test` (sealed), drawn
     at once for teaching (live), or not computed (off). Nothing can select on it."""
+    lesson: bool = False
+    """Keep for `xray-classifier explain` what cannot be measured afterwards: once an epoch the
+    norms of weights, gradients and steps of each layer, and the weights themselves, in all at most
+    128 MB in RUN/lesson. Nothing of the training changes."""
     folds: Annotated[int, Field(ge=2, le=100)] | None = None
     """Cross-validation: share the training and validation patients out into this many folds, train
     a model for each, judge it on its own fold, and keep the ensemble; null: one split."""

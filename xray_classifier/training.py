@@ -48,6 +48,8 @@ from xray_classifier.history import Monitor, Run
 from xray_classifier.judgement import judge
 from xray_classifier.judgement_files import write_judgement
 from xray_classifier.judgement_words import in_words
+from xray_classifier.lesson.recording import FOLDER as LESSON_FOLDER
+from xray_classifier.lesson.recording import LessonRecorder
 from xray_classifier.locks import owned
 from xray_classifier.model import summary
 from xray_classifier.pseudonyms import key_is_kept, key_path
@@ -364,6 +366,8 @@ def run_callbacks(
             else 60.0 * train.checkpoint_every.minutes,
         ),
     ]
+    if train.lesson:
+        callbacks.append(LessonRecorder(folder / LESSON_FOLDER, trainer))
     test_path = folder / "history_test.csv"
     test_rows = radiographs.rows("test")
     if train.test_curve != "off" and len(test_rows):
