@@ -48,6 +48,7 @@ FLOORS = {
         "lesson.final_chapter",
         "lesson.first_chapters",
         "lesson.lecture",
+        "lesson.picture_chapters",
         "lesson.stack_chapters",
         "answers",
         "audit_files",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xray_classifier.config_file import load_config
+from xray_classifier.config_file import load_config, shipped_configs
 from xray_classifier.config_text import dump_config
 from xray_classifier.errors import OutputError, UsageError
 from xray_classifier.evaluation import EvaluationResult, run_evaluation
@@ -24,6 +24,11 @@ from xray_classifier.lesson.experiment import Laboratory
 from xray_classifier.lesson.final_chapter import final_chapter
 from xray_classifier.lesson.first_chapters import images_lecture, learning_lecture
 from xray_classifier.lesson.lecture import Lecture
+from xray_classifier.lesson.picture_chapters import (
+    bowl_lecture,
+    landscape_lecture,
+    neurons_lecture,
+)
 from xray_classifier.lesson.stack_chapters import (
     dropout_lecture,
     stack_lecture,
@@ -147,10 +152,15 @@ def _lectures(
     told("the images", lambda: images_lecture(laboratory))
     told("a perceptron by hand", lambda: _plain(perceptron_chapter(perceptron), perceptron.loss))
     told("gradient descent", lambda: learning_lecture(laboratory))
+    told("two weights and their bowl", lambda: bowl_lecture(laboratory))
     told("learning rates", lambda: rates_lecture(laboratory))
     told("mini-batches", lambda: batches_lecture(laboratory))
     told("backpropagation by hand", lambda: _plain(backprop_chapter(perceptron, stack), stack.loss))
-    told("stacking", lambda: stack_lecture(laboratory))
+    with told.telling("stacking"):
+        chapter, lone, layers = stack_lecture(laboratory)
+        told.lectures.append(chapter)
+    told("the loss landscape", lambda: landscape_lecture(layers))
+    told("what a neuron looks for", lambda: neurons_lecture(laboratory, lone, layers))
     with told.telling("dropout"):
         dropout, without = dropout_lecture(laboratory)
         told.lectures.append(dropout)
@@ -181,6 +191,16 @@ class _Teller:
         yield
         took = seconds_in_words(time.monotonic() - began_s)
         self.terminal.say(f"  {len(self.lectures):>2}  {title:<28} {took:>6}")
+
+
+def _breaking() -> str:
+    """The configs that break training on purpose, each with the first line of its header."""
+    lines = []
+    for name, path in shipped_configs().items():
+        if name.startswith("break/"):
+            first = path.read_text(encoding="utf-8").splitlines()[0]
+            lines += [f"{command('train', '-c', name)}", first, ""]
+    return "\n".join(lines)
 
 
 def final_lecture(folder: Path, common: Sequence[str]) -> Lecture:
@@ -231,5 +251,6 @@ def _content(
             ("The config that every chapter starts from", dump_config(config)),
             ("Where this was computed", "\n".join(f"{k}: {v}" for k, v in where.items())),
             ("The same again", command("tour", "--seed", str(seed))),
+            ("Now break it", _breaking()),
         ),
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from xray_classifier.building import Built, run_building, run_monitor, training_targets
 from xray_classifier.callbacks import Callback, EarlyStopping
@@ -16,6 +17,7 @@ from xray_classifier.data.dataset import LabelledImages, load_split
 from xray_classifier.data.loading import Radiographs, run_loading
 from xray_classifier.errors import NonFiniteError
 from xray_classifier.history import Run
+from xray_classifier.lesson.landscape import Snapshot
 from xray_classifier.step_losses import StepLosses
 from xray_classifier.terminal import Terminal
 from xray_classifier.trainer import Trainer, split_loss
@@ -35,6 +37,7 @@ class Experiment:
         step_loss: Mean loss of each step's images, (steps,).
         test_loss: Loss of the test split after each epoch, (epochs,); nothing was chosen by it.
         failure: What stopped it before its time, such as a loss that is not finite; None: nothing.
+        weights: Before the first epoch and after each, where these were to be kept.
     """
 
     overrides: tuple[str, ...]
@@ -44,6 +47,7 @@ class Experiment:
     step_loss: Floats
     test_loss: Floats
     failure: str | None
+    weights: tuple[Snapshot, ...] = ()
 
     def column(self, name: str) -> Floats:
         """One column of the history, oldest epoch first, (epochs,)."""
@@ -67,6 +71,24 @@ class _TestLosses(Callback):
         t = self.trainer
         with t.judged_weights():
             self.values.append(split_loss(t.model, t.standardize, t.loss, self.images)[1])
+
+
+class _Snapshots(Callback):
+    """Keep the weights before the first epoch and after each."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.kept: list[Snapshot] = []
+
+    def on_train_start(self, run: Run) -> None:
+        self._keep(0)
+
+    def on_epoch_end(self, run: Run) -> None:
+        self._keep(run.epoch)
+
+    def _keep(self, epoch: int) -> None:
+        weights = {name: p.detach().clone() for name, p in self.model.state_dict().items()}
+        self.kept.append(Snapshot(epoch, weights))
 
 
 @dataclass
@@ -95,11 +117,12 @@ class Laboratory:
             self._loaded[key] = run_loading(config.data, config.task, self.terminal)
         return self._loaded[key]
 
-    def train(self, *changes: str) -> Experiment:
+    def train(self, *changes: str, keep_weights: bool = False) -> Experiment:
         """Train to the end with some keys changed; nothing is written.
 
         Args:
             changes: Overrides such as train.optimizer.lr=3.
+            keep_weights: Keep those of each epoch.
 
         Raises:
             ConfigError: An override does not say what it should.
@@ -108,11 +131,15 @@ class Laboratory:
         radiographs = self.radiographs(config)
         with torch.random.fork_rng(devices=[]):
             built = run_building(config, radiographs)
-            return _trained(built, config, radiographs, changes)
+            return _trained(built, config, radiographs, changes, keep_weights)
 
 
 def _trained(
-    built: Built, config: Config, radiographs: Radiographs, changes: Sequence[str]
+    built: Built,
+    config: Config,
+    radiographs: Radiographs,
+    changes: Sequence[str],
+    keep_weights: bool,
 ) -> Experiment:
     trainer = built.trainer
     rows = radiographs.rows("test")
@@ -123,7 +150,8 @@ def _trained(
     tested = _TestLosses(
         trainer, load_split(radiographs.images, targets, rows, trainer.train_images.device)
     )
-    trainer.callbacks = [steps, tested, *_stopping(config)]
+    kept = _Snapshots(trainer.model)
+    trainer.callbacks = [steps, tested, *([kept] if keep_weights else []), *_stopping(config)]
     failure = None
     try:
         trainer.fit()
@@ -137,6 +165,7 @@ def _trained(
         step_loss=np.array(steps.values, dtype=np.float64),
         test_loss=np.array(tested.values, dtype=np.float64),
         failure=failure,
+        weights=tuple(kept.kept),
     )
 
 

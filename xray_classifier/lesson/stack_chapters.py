@@ -17,10 +17,14 @@ PATIENCE = 15
 TOP = 1.5
 
 
-def stack_lecture(laboratory: Laboratory) -> Lecture:
-    """A perceptron and a stack on the same images."""
+def stack_lecture(laboratory: Laboratory) -> tuple[Lecture, Experiment, Experiment]:
+    """A perceptron and a stack on the same images.
+
+    Returns:
+        The chapter, the perceptron, and the stack with its weights kept.
+    """
     lone = laboratory.train("model={type: perceptron}", "train.early_stopping=null")
-    stack = laboratory.train("train.early_stopping=null")
+    stack = laboratory.train("train.early_stopping=null", keep_weights=True)
     hidden = ", ".join(f"{n:,}" for n in stack.config.model.hidden)
     counts = [parameter_count(one.trainer.model) for one in (lone, stack)]
     aurocs = [last(one, "val_auroc") for one in (lone, stack)]
@@ -74,7 +78,8 @@ def stack_lecture(laboratory: Laboratory) -> Lecture:
             "Cybenko 1989, doi:10.1007/BF02551274 (what one hidden layer can)",
         ),
     )
-    return Lecture(chapter, {"perceptron": record(lone), "stack": record(stack)})
+    numbers = {"perceptron": record(lone), "stack": record(stack)}
+    return Lecture(chapter, numbers), lone, stack
 
 
 def by_heart(laboratory: Laboratory, *changes: str) -> Experiment:

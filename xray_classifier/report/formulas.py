@@ -130,6 +130,48 @@ def hidden_weight_slope() -> Formula:
     )
 
 
+def least_squares() -> Formula:
+    """The lowest point of the bowl."""
+    gram = row(power("X", "transposed"), "X")
+    return Formula(
+        formula(
+            "w", "=", power(row("(", gram, ")"), row("-", "1")), power("X", "transposed"), "y"
+        ),
+        "The weights of the smallest squared error solve a system of linear equations (least "
+        "squares); X holds the features of all images, y what they should give.",
+    )  # fmt: skip
+
+
+def largest_rate() -> Formula:
+    """How far one may step in a bowl."""
+    return Formula(
+        formula("eta", "<", fraction("2", sub("lambda", words("max")))),
+        "Gradient descent comes closer only while the learning rate eta is below 2 divided by the "
+        "largest curvature lambda.",
+    )
+
+
+def landscape_slice() -> Formula:
+    """What a map of the loss shows."""
+    first, second = row("a", sub("d", "1")), row("b", sub("d", "2"))
+    return Formula(
+        formula(words("map"), "(", "a", ",", "b", ")", "=", "L", "(", "w", "+", first, "+",
+                second, ")"),
+        "Each point of the map is the loss at the final weights w, moved by a along one direction "
+        "and by b along another.",
+    )  # fmt: skip
+
+
+def unit() -> Formula:
+    """What one unit of the first layer answers."""
+    inside = row(total("i"), sub("w", row("j", "i")), sub("x", "i"), "+", sub("b", "j"))
+    return Formula(
+        formula(sub("a", "j"), "=", "f", "(", inside, ")"),
+        "Unit j adds up the pixels x, each times its own weight, and answers through the "
+        "activation f.",
+    )
+
+
 def stack() -> Formula:
     """Two layers of perceptrons."""
     inner = row("W", "x", "+", "b")

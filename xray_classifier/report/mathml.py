@@ -17,6 +17,7 @@ SPELLED = {
     "-": "\u2212",
     "sigma": "\u03c3",
     "eta": "\u03b7",
+    "lambda": "\u03bb",
     "mu": "\u03bc",
     "epsilon": "\u03b5",
     "integral": "\u222b",
@@ -25,14 +26,14 @@ SPELLED = {
     "~=": "\u2248",
     ">=": "\u2265",
     "*": "\u00b7",
-    "d": "\u2202",
+    "partial": "\u2202",
     "in": "\u2208",
     "transposed": "\u22a4",
     "sum": "\u2211",
 }
 """What is typed for signs that a keyboard lacks."""
 
-_NAMES = {"sigma", "eta", "mu", "epsilon", "half", "transposed"}
+_NAMES = {"sigma", "eta", "lambda", "mu", "epsilon", "half", "transposed"}
 
 
 def formula(*parts: object) -> Markup:
@@ -87,7 +88,7 @@ def words(text: str) -> Markup:
 
 def slope(of: object, by: object) -> Markup:
     """A partial derivative."""
-    return fraction(row("d", of), row("d", by))
+    return fraction(row("partial", of), row("partial", by))
 
 
 def _part(part: object) -> Markup:
