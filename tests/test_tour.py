@@ -278,6 +278,62 @@ def test_it_teaches_on_phantoms_alone(tmp_path: Path, program: Program) -> None:
     assert not (tmp_path / "t").exists()
 
 
+def same_again() -> Laboratory:
+    """What the tour of these tests trained with."""
+    return Laboratory("tour", (*SMALL, "seed=1", "data.phantoms.seed=1"), Terminal(quiet=True))
+
+
+def test_the_lowest_point_of_the_bowl_is_that_of_least_squares(
+    read: Reader, numbers: dict[str, Any]
+) -> None:
+    laboratory = Laboratory(
+        "tour", (*SMALL, "seed=1", "data.phantoms.seed=1"), Terminal(quiet=True)
+    )
+    images = laboratory.radiographs(laboratory.configured())
+    rows = images.rows("train")
+    side = 16 // 4
+    cells = [
+        images.images[rows][:, r * side : (r + 1) * side, c * side : (c + 1) * side].mean((1, 2))
+        for r, c in numbers["bowl"]["cells"]
+    ]
+    x = np.stack([(cell - cell.mean()) / cell.std() for cell in cells], axis=1)
+    y = images.manifest.targets[rows] - images.manifest.targets[rows].mean()
+    solved, squares, _, values = np.linalg.lstsq(x, y, rcond=None)
+    assert numbers["bowl"]["minimum"] == pytest.approx(solved.tolist(), rel=1e-6)
+    assert numbers["bowl"]["lowest"] == pytest.approx(squares[0] / len(y), rel=1e-6)
+    assert numbers["bowl"]["largest_rate"] == pytest.approx(len(y) / values[0] ** 2, rel=1e-6)
+    assert f"{numbers['bowl']['largest_rate']:.3f}" in read.text["bowl"]
+
+
+def test_the_centre_of_the_landscape_is_the_loss_of_the_stack(
+    read: Reader, numbers: dict[str, Any]
+) -> None:
+    end = numbers["stack"]["stack"]["history"][-1]
+    for kind in ("random", "path"):
+        assert numbers["landscape"][kind]["val"]["centre"] == pytest.approx(end["val_loss"])
+    walked = numbers["landscape"]["path"]["val"]["path_loss"]
+    history = [row["val_loss"] for row in numbers["stack"]["stack"]["history"]]
+    assert walked[1:] == pytest.approx(history)
+    assert f"{numbers['landscape']['random']['train']['centre']:.3f}" in read.text["landscape"]
+
+
+def test_the_films_of_a_neuron_are_those_with_the_largest_sums(numbers: dict[str, Any]) -> None:
+    laboratory = Laboratory(
+        "tour", (*SMALL, "seed=1", "data.phantoms.seed=1"), Terminal(quiet=True)
+    )
+    found = laboratory.train("model={type: perceptron}", "train.early_stopping=null")
+    images = laboratory.radiographs(found.config)
+    rows = images.rows("val")
+    weight, bias = (p.detach().double().numpy() for p in found.trainer.model.parameters())
+    standardize = found.trainer.standardize
+    pixels = images.images[rows].reshape(len(rows), -1) / 255.0
+    sums = (pixels - standardize.mean) / standardize.std @ weight[0] + bias[0]
+    [shown] = numbers["neurons"]["perceptron"]
+    best = np.argsort(-sums)[: len(shown["rows"])]
+    assert shown["rows"] == rows[best].tolist()
+    assert shown["sums"] == pytest.approx(sums[best].tolist(), abs=1e-4)
+
+
 def test_formulas_are_markup_whose_texts_are_escaped() -> None:
     found = formula(sub("w", "i"), "<-", fraction("1", "2"), words("a < b"))
     assert str(found) == (

@@ -6,6 +6,7 @@ from typing import Any
 
 from xray_classifier.files import read_bytes
 from xray_classifier.report import formulas
+from xray_classifier.report.metric_words import metric_words
 from xray_classifier.report.page import ReportFigure, ReportTable
 from xray_classifier.report.tour_page import Chapter
 from xray_classifier.report.words import interval_text, number_text
@@ -48,7 +49,7 @@ def final_chapter(
         ),
     )
     rows = tuple(
-        (name, _with_interval(val[name]), _with_interval(test[name]))
+        (metric_words(name).label, _with_interval(val[name]), _with_interval(test[name]))
         for name in SHOWN
         if name in val and name in test
     )
@@ -71,7 +72,9 @@ def final_chapter(
         tables=(ReportTable("Validation and test", ("Metric", "Validation", "Test"), rows),),
         keys=("train.early_stopping", "evaluate.threshold", "train.test_curve"),
         sources=(
-            "DeLong et al. 1988 (the interval of the AUROC), doi:10.2307/2531595",
+            "Field & Welsh 2007 (intervals from whole patients drawn again and again), "
+            "doi:10.1111/j.1467-9868.2007.00593.x",
+            "Hanley & McNeil 1982 (what the AUROC means), doi:10.1148/radiology.143.1.7063747",
             f"This run, ready for evaluate, predict and explain: {place.as_posix()}",
         ),
     )

@@ -1,5 +1,6 @@
 """The chapters of the tour that show the loss and the weights themselves."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -127,39 +128,32 @@ def landscape_lecture(stack: Experiment) -> Lecture:
         stack: Trained with its weights kept.
     """
     t = stack.trainer
-    around = random_landscape(
-        t.model, t.standardize, t.loss, t.train_images, split="train",
-        seed=stack.config.seed, grid=GRID,
-    )  # fmt: skip
-    plane = path_plane(t.model, stack.weights)
-    maps = [around]
-    words = ""
-    if plane is not None:
-        path = path_landscape(
-            t.model, t.standardize, t.loss, t.train_images, plane, stack.weights,
-            split="train", grid=GRID,
-        )  # fmt: skip
-        maps.append(path)
-        share = 100 * sum(path.explained)
-        words = (
-            "The second picture lies in the plane that holds most of the path from the first to "
-            f"the last epoch ({share:.0f} % of its squared length): the loss on the way falls from "
-            f"{path.path_loss[0]:.3f} to {path.centre:.3f}."
+    splits = {"train": t.train_images, "val": t.val_images or t.train_images}
+    around = [
+        random_landscape(
+            t.model, t.standardize, t.loss, images, split=split, seed=stack.config.seed, grid=GRID
         )
-    highest = float(np.nanmax(around.loss))
+        for split, images in splits.items()
+    ]
+    plane = path_plane(t.model, stack.weights)
+    path = [] if plane is None else [
+        path_landscape(
+            t.model, t.standardize, t.loss, images, plane, stack.weights, split=split, grid=GRID
+        )
+        for split, images in splits.items()
+    ]  # fmt: skip
+    maps = [found for found in (around, path) if found]
     chapter = Chapter(
         name="landscape",
         title="The loss landscape of the stack",
         paragraphs=(
             "The bowl was a toy. The loss of the stack has as many axes as it has weights, and "
-            "only a slice of it fits on paper. The first picture goes two random ways from where "
-            f"training ended: in the centre the training loss is {around.centre:.3f}, at the rim "
-            f"it reaches {highest:.1f}. There is a valley, and the stack sits in it.",
-            *((words,) if words else ()),
-            "The centre is lower here than the training loss of the last epoch in the chapter on "
-            "stacking, because the weights still moved while that one was averaged.",
+            f"only a slice of it fits on paper. {_around_words(around[0])}",
+            *((_path_words(path[0]),) if path else ()),
+            "The number in the centre is not quite that of the chapter on stacking: there each "
+            "batch was measured with the weights of its own step, here all images with the last.",
         ),
-        figures=tuple(_landscape_figure(one) for one in maps),
+        figures=tuple(_landscape_figure(found) for found in maps),
         formulas=(formulas.landscape_slice(),),
         keys=("model.hidden", "train.optimizer.lr", "train.epochs"),
         sources=("Li et al. 2018, Visualizing the loss landscape, arXiv:1712.09913",),
@@ -169,25 +163,47 @@ def landscape_lecture(stack: Experiment) -> Lecture:
         ),
     )
     numbers: dict[str, Any] = {
-        one.kind: {
-            "centre": one.centre,
-            "highest": float(np.nanmax(one.loss)),
-            "path_loss": one.path_loss.tolist(),
-            "explained": list(one.explained),
+        found[0].kind: {
+            one.split: {
+                "centre": one.centre,
+                "highest": float(np.nanmax(one.loss)),
+                "path_loss": one.path_loss.tolist(),
+                "explained": list(one.explained),
+            }
+            for one in found
         }
-        for one in maps
+        for found in maps
     }
     return Lecture(chapter, numbers)
 
 
-def _landscape_figure(one: Landscape) -> ReportFigure:
+def _around_words(one: Landscape) -> str:
+    lower = int((one.loss < one.centre).sum())
+    return (
+        "The first picture goes two random ways from where training ended. In the centre the "
+        f"training loss is {one.centre:.3f}, and it rises to {float(np.nanmax(one.loss)):.2f} at "
+        f"the worst point of the map; of the other {one.loss.size - 1} points {lower} lie lower "
+        "than the centre."
+    )
+
+
+def _path_words(one: Landscape) -> str:
+    return (
+        "The second picture lies in the plane that holds most of the path from the first to the "
+        f"last epoch ({100 * sum(one.explained):.0f} % of its squared distances): on the way the "
+        f"training loss goes from {one.path_loss[0]:.3f} to {one.centre:.3f}."
+    )
+
+
+def _landscape_figure(found: Sequence[Landscape]) -> ReportFigure:
+    one = found[0]
     name = "Around the last weights" if one.kind == "random" else "Along the way of training"
-    png = draw_landscape([one], title=name, loss_name="BCE loss")
+    png = draw_landscape(found, title=name, loss_name="BCE loss")
     return ReportFigure(
         name,
         png,
-        f"Map of the training loss over two directions; {one.centre:.3f} at the weights of the "
-        f"run, up to {float(np.nanmax(one.loss)):.2g} on the map.",
+        "Maps of the training and the validation loss over two directions; training loss "
+        f"{one.centre:.3f} at the weights of the run, up to {float(np.nanmax(one.loss)):.2g}.",
     )
 
 
