@@ -98,7 +98,7 @@ def run_tour(
     write_json(folder / NUMBERS, {"seed": seed, "overrides": list(overrides), "chapters": numbers})
     run_dir = _end_of(lectures)
     terminal.say(f"the tour took {seconds_in_words(elapsed_s)}; open {printable(folder / PAGE)}")
-    terminal.say(f"Next: {command('train', '-c', 'demo')}")
+    terminal.say(f"Next: {command('explain', Path(run_dir))}")
     return TourResult(
         page=str(folder / PAGE),
         numbers=str(folder / NUMBERS),
