@@ -2,9 +2,10 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -332,6 +333,36 @@ def test_the_films_of_a_neuron_are_those_with_the_largest_sums(numbers: dict[str
     best = np.argsort(-sums)[: len(shown["rows"])]
     assert shown["rows"] == rows[best].tolist()
     assert shown["sums"] == pytest.approx(sums[best].tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_shows_it_on_a_phone_in_both_themes_and_fetches_nothing(
+    tour: Path, scheme: Literal["light", "dark"]
+) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    address = (tour / "tour.html").as_uri()
+    fetched: list[str] = []
+    complaints: list[str] = []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme=scheme)
+        page.on("request", lambda request: fetched.append(request.url))
+        page.on("console", lambda message: complaints.append(message.text))
+        page.goto(address)
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        heights = page.evaluate("[...document.querySelectorAll('math')].map(m => m.clientHeight)")
+        browser.close()
+    assert {url for url in fetched if not url.startswith("data:image/png")} == {address}
+    assert complaints == []
+    assert wide == 390
+    assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
+    assert len(heights) >= len(CHAPTERS)
 
 
 def test_formulas_are_markup_whose_texts_are_escaped() -> None:

@@ -80,7 +80,8 @@ def perceptron_chapter(step: ByHand) -> Chapter:
 
 def backprop_chapter(perceptron: ByHand, step: ByHand) -> Chapter:
     """The chain rule, once for a perceptron and once through a hidden layer."""
-    n = sum(w.weights.size + w.biases.size for w in step.before)
+    whole = slope_table(step, "All slopes of the stack", None)
+    n, agreeing = len(whole.rows), sum(by_hand == auto for _, by_hand, auto in whole.rows)
     return Chapter(
         name="backpropagation-by-hand",
         title="Backpropagation, by hand",
@@ -89,11 +90,11 @@ def backprop_chapter(perceptron: ByHand, step: ByHand) -> Chapter:
             "loss back to the weight. For the perceptron that comes to one multiplication: the "
             f"error p - y = {perceptron.deltas[0][0]:.4f} times the pixel.",
             f"In a stack of {UNITS} hidden perceptrons and one output ({SIZE_PX**2}-{UNITS}-1) the "
-            "error first goes back through the output's weights, and each hidden unit gets its "
-            "share. Nothing else happens in networks of any depth, which is why it is called "
-            "backpropagation.",
-            f"Beside each slope stands what PyTorch's autograd found for the same network: all {n} "
-            f"agree to the last of {DIGITS} decimals. After one step with learning rate "
+            "error first goes back through the output's weights, and each hidden unit, a sigmoid "
+            "like the output, gets its share. Nothing else happens in networks of any depth, which "
+            "is why it is called backpropagation.",
+            "Beside each slope stands what PyTorch's autograd found for the same network: "
+            f"{agreeing} of {n} agree to the last of {DIGITS} decimals. After one step with learning rate "
             f"{step.lr:g} the loss of the stack falls from {step.loss:.6f} to "
             f"{step.loss_after:.6f}.",
         ),
@@ -110,8 +111,8 @@ def backprop_chapter(perceptron: ByHand, step: ByHand) -> Chapter:
         ),
         folded=(
             slope_table(perceptron, "All slopes of the perceptron", None),
-            slope_table(step, f"All {n} slopes of the stack", None),
-            *(forward_table(step, layer) for layer in (0,)),
+            whole,
+            forward_table(step, 0),
         ),
         keys=("train.optimizer.lr", "model.hidden", "model.activation"),
         sources=(BACKPROP,),

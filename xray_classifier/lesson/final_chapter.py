@@ -59,7 +59,8 @@ def final_chapter(
         paragraphs=(
             "Now everything together: a stack of two hidden layers, dropout, early stopping. The "
             f"weights of epoch {best_epoch} were kept and the threshold {number_text(threshold)} "
-            "chosen on validation; then the test split was opened, once.",
+            "chosen on validation. The loss on the test split was drawn on the way, and nothing "
+            "was chosen by it; now the kept weights are judged there.",
             f"There the AUROC is {_with_interval(auroc)}. Of all sick films "
             f"{_percent(test['sensitivity'])} are found, of all healthy ones "
             f"{_percent(test['specificity'])} are let pass. The interval says how far such a "

@@ -29,7 +29,7 @@ def images_lecture(laboratory: Laboratory) -> Lecture:
             for name, purpose in (
                 ("train", "the weights learn from these"),
                 ("val", "settings and the moment to stop are chosen on these"),
-                ("test", "looked at once, at the end"),
+                ("test", "choose nothing; they tell at the end what was learnt"),
             )
         ),
     )
