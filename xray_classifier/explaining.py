@@ -127,7 +127,7 @@ def _content(subject: Subject, parts: Sequence[LessonPart]) -> LessonContent:
         (
             "What a course on deep learning draws on the blackboard, drawn from this run: every "
             f"picture was computed from its own images and weights.{of_one}",
-            f"A {config.model.type} on films of {network.size_px} x {network.size_px} px; images: "
+            f"{config.model.type}; films of {network.size_px} x {network.size_px} px; images: "
             f"{counts}. The test split was not touched.",
         ),
         tuple(parts),

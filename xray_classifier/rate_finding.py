@@ -16,6 +16,7 @@ from xray_classifier.run_folder import fresh_folder, time_stamp
 from xray_classifier.terminal import Terminal
 
 CSV_NAME, PICTURE = "lr_find.csv", "lr_find.png"
+CSV_COLUMNS = ("step", "lr", "batch_loss", "sample_loss", "smoothed_loss")
 FEWEST_STEPS = 20
 
 
@@ -26,6 +27,7 @@ class LrFindResult:
     Attributes:
         suggested: The learning rate; None where the loss falls at no rate.
         override: To paste behind `train`; `` without a suggestion.
+        lowest_at: Rate at which the loss was lowest; good rates lie between.
         diverged_at: Rate at which the loss began to grow without end; None where it did not.
         steps: Steps that were taken.
         out: Folder with the picture and the CSV.
@@ -33,6 +35,7 @@ class LrFindResult:
 
     suggested: float | None
     override: str
+    lowest_at: float | None
     diverged_at: float | None
     steps: int
     out: str
@@ -86,11 +89,9 @@ def run_lr_find(
 
 
 def _write(folder: Path, sweep: RateSweep, loaded: LoadedConfig) -> None:
-    rows = zip(
-        range(1, len(sweep.rates) + 1), sweep.rates.tolist(), sweep.losses.tolist(),
-        sweep.smoothed.tolist(), strict=True,
-    )  # fmt: skip
-    write_text(folder / CSV_NAME, csv_text(("step", "lr", "loss", "smoothed_loss"), rows))
+    columns = (sweep.rates, sweep.batch_losses, sweep.losses, sweep.smoothed)
+    rows = zip(range(1, len(sweep.rates) + 1), *(c.tolist() for c in columns), strict=True)
+    write_text(folder / CSV_NAME, csv_text(CSV_COLUMNS, rows))
     title = f"Learning rate range test: {loaded.name}, {loaded.config.train.optimizer.name}"
     picture = sweep_curve(sweep, title=title, loss_name=loss_name(loaded.config.task))
     write_bytes(folder / PICTURE, picture)
@@ -102,12 +103,17 @@ def _said(folder: Path, sweep: RateSweep, terminal: Terminal) -> LrFindResult:
     if sweep.diverged_at is not None:
         terminal.say(f"the loss began to grow without end at {sweep.diverged_at:.2g}")
     if override:
-        terminal.say(f"the loss falls fastest at {sweep.suggested:g}")
+        terminal.say(
+            f"the loss falls fastest at {sweep.suggested:g} and is lowest at {sweep.lowest_at:g}: "
+            "good rates lie between"
+        )
     else:
         terminal.warn(
             "the loss falls at no rate; try --from 1e-8, more --steps, or look at the data"
         )
     terminal.say(f"written to {printable(folder)}: {CSV_NAME}, {PICTURE}")
     if override:
-        terminal.say(f"Next: add {override} to your command, and try a third and three times of it")
-    return LrFindResult(sweep.suggested, override, sweep.diverged_at, len(sweep.rates), str(folder))
+        terminal.say(f"Next: add {override} to your command, and try up to {sweep.lowest_at:g}")
+    return LrFindResult(
+        sweep.suggested, override, sweep.lowest_at, sweep.diverged_at, len(sweep.rates), str(folder)
+    )

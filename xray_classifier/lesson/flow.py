@@ -131,8 +131,8 @@ def layer_words(name: str) -> str:
     if parts[0] == "hidden":
         return f"hidden layer {int(parts[1]) + 1}"
     if parts[0] == "blocks":
-        what = parts[2].removesuffix("_mixing").replace("token", "patch")
-        return f"mixer {int(parts[1]) + 1}, {what}s, {parts[3]}"
+        what = {"token_mixing": "patches", "channel_mixing": "channels"}[parts[2]]
+        return f"mixer {int(parts[1]) + 1}, {what}, {parts[3]}"
     return {"embedding": "patch embedding", "output": "output unit"}.get(parts[0], name)
 
 

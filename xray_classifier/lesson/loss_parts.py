@@ -15,6 +15,7 @@ from xray_classifier.lesson.bowl import (
     two_features,
 )
 from xray_classifier.lesson.landscape import (
+    GRID,
     Landscape,
     Snapshot,
     path_landscape,
@@ -53,6 +54,7 @@ def landscape_part(subject: Subject, snapshots: Sequence[Snapshot], seed: int = 
     around = random_landscape(
         network.model, network.standardize, subject.loss, subject.splits[held], split=held,
         seed=seed,
+        grid=GRID,
     )  # fmt: skip
     name = loss_name(network.task)
     figures = [
@@ -103,7 +105,14 @@ def _along(subject: Subject, snapshots: Sequence[Snapshot]) -> list[Landscape]:
         return []
     return [
         path_landscape(
-            network.model, network.standardize, subject.loss, images, plane, snapshots, split=split
+            network.model,
+            network.standardize,
+            subject.loss,
+            images,
+            plane,
+            snapshots,
+            split=split,
+            grid=GRID,
         )
         for split, images in subject.splits.items()
     ]

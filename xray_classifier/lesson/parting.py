@@ -22,7 +22,7 @@ BATCH = 32
 PATIENCE = 5
 USUAL_DROPOUT = 0.5
 """Where the run itself has none."""
-OPTIMIZER = {"name": "adam", "lr": 1e-3}
+OPTIMIZER = {"name": "adam", "lr": 3e-4}
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,16 +14,19 @@ from torch import Tensor
 
 from xray_classifier.data.dataset import batch_positions, epoch_order
 from xray_classifier.errors import NonFiniteError
-from xray_classifier.trainer import Trainer
+from xray_classifier.lesson.subject import some_of
+from xray_classifier.trainer import Trainer, split_loss
 
 Floats = NDArray[np.float64]
 
-SMOOTHING = 0.9
-"""Share of the running mean of the loss that stays at each step."""
+SAMPLE = 256
+"""Training images on which the loss is taken after each step; the same ones each time."""
 DIVERGED = 4.0
-"""The sweep ends when the smoothed loss is this many times its lowest value."""
-HALF_WINDOW = 4
-"""Points on either side over which the slope at a point is taken."""
+"""The sweep ends when the loss is this many times the larger of its first and lowest value."""
+DECADES = 1.0
+"""How far below the rate of the lowest loss the steepest fall is looked for."""
+HALF_WINDOW = 0.3
+"""Decades of the rate on either side over which the line at a point is laid."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,16 +35,21 @@ class RateSweep:
 
     Attributes:
         rates: Learning rate of each step that was taken, (k,).
-        losses: Loss of its batch before the step, (k,).
-        smoothed: Running mean of the losses, (k,).
-        suggested: Rate at which the smoothed loss falls fastest; None where it never falls.
+        batch_losses: Loss of its batch before the step, dropout on, (k,).
+        losses: Loss on the same sample of training images after the step, dropout off, (k,).
+        smoothed: `losses`, each replaced by the line through its neighbours, (k,).
+        suggested: Rate at which the smoothed loss falls fastest, within a decade below the lowest
+            point; None where it never falls.
+        lowest_at: Rate at which the smoothed loss is lowest; None where it never falls.
         diverged_at: Rate at which the sweep ended because the loss grew; None where it did not.
     """
 
     rates: Floats
+    batch_losses: Floats
     losses: Floats
     smoothed: Floats
     suggested: float | None
+    lowest_at: float | None
     diverged_at: float | None
 
 
@@ -65,25 +73,37 @@ def sweep_rates(trainer: Trainer, rates: Floats) -> RateSweep:
 
     Source:
         Smith 2017, "Cyclical learning rates for training neural networks",
-        doi:10.1109/WACV.2017.58, section 3.3, with rates that rise exponentially.
+        doi:10.1109/WACV.2017.58, section 3.3, with rates that rise exponentially, and the loss of
+        one sample of images, for that of the batches is too noisy to take a slope of.
     """
     trainer.learning_rate = lambda run: float(rates[min(run.step, len(rates) - 1)])
+    sample = some_of(trainer.train_images, SAMPLE)
+    batch_losses: list[float] = []
     losses: list[float] = []
     diverged_at = None
     for index in _batches(trainer, len(rates)):
+        rate = float(rates[len(losses)])
         try:
-            losses.append(trainer.step(index))
+            before = trainer.step(index)
         except NonFiniteError:
-            diverged_at = float(rates[len(losses)])
+            diverged_at = rate
             break
-        smoothed = smooth(np.array(losses))
+        after = split_loss(trainer.model, trainer.standardize, trainer.loss, sample)[1]
+        if not math.isfinite(after):
+            diverged_at = rate
+            break
+        batch_losses.append(before)
+        losses.append(after)
         trainer.run.step += 1
-        if smoothed[-1] > DIVERGED * smoothed.min() + 1e-12:
-            diverged_at = float(rates[len(losses) - 1])
+        if after > DIVERGED * max(losses[0], min(losses)):
+            diverged_at = rate
             break
-    found = np.array(losses)
-    taken = rates[: len(found)]
-    return RateSweep(taken, found, smooth(found), steepest(taken, smooth(found)), diverged_at)
+    found, taken = np.array(losses), rates[: len(losses)]
+    values, slopes = lines(taken, found)
+    suggested, lowest_at = steepest(taken, values, slopes)
+    return RateSweep(
+        taken, np.array(batch_losses), found, values, suggested, lowest_at, diverged_at
+    )
 
 
 def _batches(trainer: Trainer, steps: int) -> Iterator[Tensor]:
@@ -99,49 +119,48 @@ def _batches(trainer: Trainer, steps: int) -> Iterator[Tensor]:
         trainer.run.epoch += 1
 
 
-def smooth(losses: Floats) -> Floats:
-    """Running mean with exponentially falling weights, without a pull towards 0 at the start.
-
-    Args:
-        losses: (k,).
-
-    Source:
-        Kingma & Ba 2015, arXiv:1412.6980, section 3: the correction for the start at 0.
-    """
-    found, mean = np.empty(len(losses)), 0.0
-    for step, loss in enumerate(losses.tolist()):
-        mean = SMOOTHING * mean + (1.0 - SMOOTHING) * loss
-        found[step] = mean / (1.0 - SMOOTHING ** (step + 1))
-    return found
-
-
-def steepest(rates: Floats, smoothed: Floats) -> float | None:
-    """The rate at which a loss falls fastest, per decade of the rate, before its lowest point.
-
-    The slope at a point is that of the straight line through it and its neighbours.
+def lines(rates: Floats, losses: Floats) -> tuple[Floats, Floats]:
+    """Value and slope, per decade of the rate, of the best straight line around each point.
 
     Args:
         rates: Rising, (k,).
-        smoothed: (k,).
+        losses: (k,).
 
     Returns:
-        The rate with two digits; None where the loss never falls.
+        Values (k,) and slopes (k,); with fewer than three neighbours the loss itself and 0.
     """
-    if len(smoothed) < 3:
-        return None
     x = np.log10(rates)
+    values, slopes = losses.copy(), np.zeros(len(losses))
+    for place, centre in enumerate(x.tolist()):
+        near = np.abs(x - centre) <= HALF_WINDOW
+        if near.sum() > 2:
+            slopes[place], values[place] = np.polyfit(x[near] - centre, losses[near], 1)
+    return values, slopes
+
+
+def steepest(rates: Floats, smoothed: Floats, slopes: Floats) -> tuple[float | None, float | None]:
+    """The rate at which a loss falls fastest close below its lowest point, and that point's rate.
+
+    Further below, a network corrects the first guess of its random weights, which is steep too and
+    says little of the rate.
+
+    Args:
+        rates: Rising, (k,).
+        smoothed: Loss, (k,).
+        slopes: Of the loss, per decade, (k,).
+
+    Returns:
+        Both with two digits; None where the loss never falls.
+    """
+    if not len(smoothed):
+        return None, None
     lowest = int(np.argmin(smoothed))
-    slopes = [
-        np.polyfit(x[part], smoothed[part], 1)[0]
-        for part in (
-            slice(max(0, place - HALF_WINDOW), place + HALF_WINDOW + 1)
-            for place in range(lowest + 1)
-        )
-        if len(x[part]) > 2
-    ]
-    if not slopes or min(slopes) >= 0:
-        return None
-    return two_digits(float(rates[int(np.argmin(slopes))]))
+    close = np.flatnonzero(rates[: lowest + 1] >= rates[lowest] / 10**DECADES)
+    if slopes[: lowest + 1].min() >= 0 or smoothed[lowest] >= smoothed[0]:
+        return None, None
+    return two_digits(float(rates[close[np.argmin(slopes[close])]])), two_digits(
+        float(rates[lowest])
+    )
 
 
 def two_digits(rate: float) -> float:

@@ -58,11 +58,11 @@ def rates_part(subject: Subject) -> LessonPart | None:
         "The learning rate",
         (
             "The learning rate is the length of a step. The first picture raises it from tiny to "
-            "huge within one short training: where the loss falls fastest lies a good rate, where "
-            "it shoots up the steps are too long.",
-            "The second picture trains this network anew with a rate that is too small, the one "
-            "found, one that is too large, and with Adam, which finds a step for each weight. "
-            + " ".join(_outcome(t) for t in found.trainings),
+            "huge within one short training: good rates lie below the one with the lowest loss, "
+            "where it still falls fast; where it shoots up the steps are too long.",
+            "The second picture trains this network anew with a rate that is too small, one "
+            "from that range, one that is too large, and with Adam, which finds a step for each "
+            "weight. " + " ".join(_outcome(t) for t in found.trainings),
         ),
         (
             ReportFigure(
@@ -84,12 +84,16 @@ def rates_part(subject: Subject) -> LessonPart | None:
         "Smith 2017, Cyclical learning rates for training neural networks, "
         "doi:10.1109/WACV.2017.58; Kingma & Ba 2015, Adam, arXiv:1412.6980",
         notes=(
+            "Right is the one of "
+            + ", ".join(f"{rate:g}" for rate in found.tried)
+            + " with the smallest loss at the end; too small is a hundredth of it. "
             f"{found.n} training images, batches of 32, the network and the loss of this run, "
             "without its schedule. A low rate is often called stuck; mostly it is only slow, "
             "which looks the same from close by.",
         ),
         numbers={
             "suggested": found.sweep.suggested,
+            "lowest_at": found.sweep.lowest_at,
             "diverged_at": found.sweep.diverged_at,
             "trainings": {
                 t.name: {"lr": t.rate, "last_loss": float(t.curve.losses[-1, 0])}
@@ -105,6 +109,12 @@ def _outcome(training: RateTraining) -> str:
     name = f"{training.name.capitalize()} ({training.optimizer}, {training.rate:g}):"
     if training.curve.diverged:
         return f"{name} no longer finite after step {training.curve.steps[-1]}."
+    peak = float(training.curve.losses[:, 0].max())
+    if peak > 1.5 * max(first, last):
+        return (
+            f"{name} {quantity_text(float(first))} up to {quantity_text(peak)}, then "
+            f"{quantity_text(float(last))}."
+        )
     return f"{name} {quantity_text(float(first))} to {quantity_text(float(last))}."
 
 
@@ -133,9 +143,9 @@ def parting_part(subject: Subject) -> LessonPart | None:
         "overfitting",
         "Overfitting, dropout and early stopping",
         (
-            f"On {found.n_train} images this network was trained anew until it began to know them "
-            "by heart: the loss on them goes on falling while the loss on other images stops "
-            "falling or rises. The gap between the lines is what was learnt of these images alone.",
+            f"Here this network was trained anew on {found.n_train} images, few enough to learn by "
+            "heart. The loss on them goes on falling when that on other images has stopped: the "
+            "gap between the lines is what was learnt of these images alone.",
             *_parting_words(found),
         ),
         (
@@ -148,7 +158,7 @@ def parting_part(subject: Subject) -> LessonPart | None:
                 rows,
             ),
         ),
-        "stop when the validation loss has had no new minimum for `patience` epochs; keep the best\n"
+        "stop after `patience` epochs without a new minimum of the validation loss; keep the best\n"
         "dropout p in training: answer ← answer · kept / (1 - p),  kept = 1 with chance 1 - p",
         "model.dropout, train.early_stopping.patience, train.early_stopping.monitor",
         "Srivastava et al. 2014, Dropout, JMLR 15:1929; Prechelt 1998, Early stopping - but when?, "
@@ -187,8 +197,13 @@ def _parting_words(found: Parting) -> list[str]:
     )
     words = [
         f"Without dropout the losses end {plain.gap:.2f} apart. Early stopping {stopped} and kept "
-        f"epoch {plain.best_epoch}, with a validation loss of {plain.held[plain.best_epoch]:.3f} "
-        f"instead of {plain.held[-1]:.3f} at the end."
+        f"epoch {plain.best_epoch}, with a validation loss of {plain.held[plain.best_epoch]:.3f}"
+        f"; at the end it is {plain.held[-1]:.3f}"
+        + (
+            "."
+            if plain.held[plain.best_epoch] <= plain.held[-1]
+            else ", lower: here patience was too short."
+        )
     ]
     if len(found.trainings) > 1:
         other = found.trainings[1]
@@ -278,7 +293,7 @@ def _flow_words(records: Sequence[LayerFlow], layers: dict[str, list[LayerFlow]]
     words = []
     if dead:
         worst = max(dead, key=lambda name: dead[name])
-        words.append(f"Most dead units has {worst}: {100 * dead[worst]:.1f} %.")
+        words.append(f"The layer with most dead units is {worst}: {100 * dead[worst]:.1f} %.")
     ratios = [
         r.update_norm / r.weight_norm
         for r in records

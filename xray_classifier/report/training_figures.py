@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from xray_classifier.lesson.rates import Rates
 
 PURPLE = "#8A4FA0"
-_TALLEST = 6.0
+_TALLEST = 2.5
 """The loss axis ends at this many times the first loss; what lies above has left the picture."""
 
 
@@ -31,36 +31,38 @@ def sweep_figure(sweep: RateSweep, *, title: str, loss_name: str) -> Figure:
     """
     suggested = (
         "the loss falls at no rate" if sweep.suggested is None
-        else f"falls fastest at {sweep.suggested:g}"
+        else f"steepest at {sweep.suggested:g}, lowest at {sweep.lowest_at:g}"
     )  # fmt: skip
     end = (
         "no divergence" if sweep.diverged_at is None
         else f"diverged at {sweep.diverged_at:.2g}"
     )  # fmt: skip
-    figure = canvas.new_figure(
-        8.0, 4.8, title, f"{len(sweep.rates)} steps, one rate each; {suggested}; {end}."
+    figure = canvas.new_figure(8.0, 4.8, title, f"{len(sweep.rates)} steps: {suggested}; {end}.")
+    axes = canvas.new_axes(figure, (0.95, 0.7, 6.8, 3.1), "learning rate (logarithmic)", loss_name)
+    axes.plot(
+        sweep.rates, sweep.batch_losses, color="#BBBBBB", linewidth=1.2, label="of each batch"
     )
-    axes = canvas.new_axes(
-        figure, (0.95, 0.7, 6.8, 3.1), "learning rate (logarithmic)", f"{loss_name} of the batch"
-    )
-    axes.plot(sweep.rates, sweep.losses, color=canvas.GRID, linewidth=1.4, label="each batch")
-    axes.plot(sweep.rates, sweep.smoothed, color=canvas.BLUE, linewidth=2.4, label="smoothed")
+    axes.plot(sweep.rates, sweep.losses, ".", color=canvas.BLUE, markersize=5, label="of a sample")
+    axes.plot(sweep.rates, sweep.smoothed, color=canvas.BLUE, linewidth=2.2, label="smoothed")
     axes.set_xscale("log")
-    top = _TALLEST * float(sweep.smoothed[0]) if len(sweep.smoothed) else 1.0
-    highest = float(np.nanmax(sweep.losses)) if len(sweep.losses) else 1.0
-    axes.set_ylim(0, min(top, 1.08 * highest))
+    if len(sweep.losses):
+        highest = float(max(sweep.losses.max(), sweep.batch_losses.max()))
+        axes.set_ylim(0, min(_TALLEST * float(sweep.losses[0]), 1.08 * highest))
+        axes.set_xlim(sweep.rates[0] / 1.3, sweep.rates[-1] * 1.3)
     if sweep.suggested is not None:
         _upright(axes, sweep.suggested, f"suggested {sweep.suggested:g}", canvas.GREEN)
-    canvas.add_legend_above(axes, 2)
+    canvas.add_legend_above(axes, 3)
     return figure
 
 
 def _upright(axes: Axes, x: float, text: str, color: str) -> None:
     """A vertical line with its words at the top."""
     axes.axvline(x, color=color, linewidth=1.6, linestyle=(0, (4, 2)))
+    low, high = axes.get_xlim()
+    right = x > (low * high) ** 0.5  # the axis is logarithmic
     axes.annotate(
-        text, (x, 0.95), xycoords=("data", "axes fraction"), xytext=(-6, 0),
-        textcoords="offset points", ha="right", va="top", color=canvas.INK,
+        text, (x, 0.95), xycoords=("data", "axes fraction"), xytext=(-6 if right else 6, 0),
+        textcoords="offset points", ha="right" if right else "left", va="top", color=canvas.INK,
         fontproperties=canvas.font(10),
         bbox={"facecolor": canvas.PAPER, "edgecolor": "none", "pad": 1.2, "alpha": 0.85},
     )  # fmt: skip
