@@ -356,13 +356,17 @@ def test_a_browser_shows_it_on_a_phone_in_both_themes_and_fetches_nothing(
         page.goto(address)
         wide = page.evaluate("document.documentElement.scrollWidth")
         paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        heights = page.evaluate("[...document.querySelectorAll('math')].map(m => m.clientHeight)")
+        heights = page.evaluate(
+            "[...document.querySelectorAll('.formula math')]"
+            ".map(m => m.getBoundingClientRect().height)"
+        )
         browser.close()
     assert {url for url in fetched if not url.startswith("data:image/png")} == {address}
     assert complaints == []
     assert wide == 390
     assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
     assert len(heights) >= len(CHAPTERS)
+    assert min(heights) > 10  # drawn, in pixels
 
 
 def test_formulas_are_markup_whose_texts_are_escaped() -> None:

@@ -94,8 +94,8 @@ def backprop_chapter(perceptron: ByHand, step: ByHand) -> Chapter:
             "like the output, gets its share. Nothing else happens in networks of any depth, which "
             "is why it is called backpropagation.",
             "Beside each slope stands what PyTorch's autograd found for the same network: "
-            f"{agreeing} of {n} agree to the last of {DIGITS} decimals. After one step with learning rate "
-            f"{step.lr:g} the loss of the stack falls from {step.loss:.6f} to "
+            f"{agreeing} of {n} agree to the last of {DIGITS} decimals. After one step with "
+            f"learning rate {step.lr:g} the loss of the stack falls from {step.loss:.6f} to "
             f"{step.loss_after:.6f}.",
         ),
         formulas=(

@@ -36,18 +36,6 @@ def final_chapter(
     """
     auroc = test["auroc"]
     place = run_dir.relative_to(out)
-    figures = (
-        ReportFigure(
-            "Loss curves of the run",
-            read_bytes(run_dir / "curves.png"),
-            "Training, validation and test loss of the run; the best epoch is marked.",
-        ),
-        ReportFigure(
-            "ROC curve on the test split",
-            read_bytes(roc_png),
-            f"ROC curve on the test split, AUROC {number_text(auroc['value'])}.",
-        ),
-    )
     rows = tuple(
         (metric_words(name).label, _with_interval(val[name]), _with_interval(test[name]))
         for name in SHOWN
@@ -68,7 +56,7 @@ def final_chapter(
             "Phantoms are far easier than patients. What carries over to real films is the way "
             "of working, not the number.",
         ),
-        figures=figures,
+        figures=_figures(run_dir, roc_png, auroc),
         formulas=(formulas.auroc(),),
         tables=(ReportTable("Validation and test", ("Metric", "Validation", "Test"), rows),),
         keys=("train.early_stopping", "evaluate.threshold", "train.test_curve"),
@@ -77,6 +65,21 @@ def final_chapter(
             "doi:10.1111/j.1467-9868.2007.00593.x",
             "Hanley & McNeil 1982 (what the AUROC means), doi:10.1148/radiology.143.1.7063747",
             f"This run, ready for evaluate, predict and explain: {place.as_posix()}",
+        ),
+    )
+
+
+def _figures(run_dir: Path, roc_png: Path, auroc: Mapping[str, Any]) -> tuple[ReportFigure, ...]:
+    return (
+        ReportFigure(
+            "Loss curves of the run",
+            read_bytes(run_dir / "curves.png"),
+            "Training, validation and test loss of the run; the best epoch is marked.",
+        ),
+        ReportFigure(
+            "ROC curve on the test split",
+            read_bytes(roc_png),
+            f"ROC curve on the test split, AUROC {number_text(auroc['value'])}.",
         ),
     )
 

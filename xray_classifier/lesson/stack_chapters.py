@@ -1,11 +1,13 @@
 """From one perceptron to a stack, and from learning to learning by heart."""
 
+from collections.abc import Mapping
+
 from xray_classifier.lesson.experiment import CHANCE, Experiment, Laboratory
 from xray_classifier.lesson.lecture import Lecture, curve_figure, epochs, last, record
 from xray_classifier.model import parameter_count
 from xray_classifier.report import formulas
 from xray_classifier.report.lines_figure import Line
-from xray_classifier.report.page import ReportTable
+from xray_classifier.report.page import ReportFigure, ReportTable
 from xray_classifier.report.tour_page import Chapter
 
 WIDE = "model.hidden=[512, 256]"
@@ -26,37 +28,7 @@ def stack_lecture(laboratory: Laboratory) -> tuple[Lecture, Experiment, Experime
     lone = laboratory.train("model={type: perceptron}", "train.early_stopping=null")
     stack = laboratory.train("train.early_stopping=null", keep_weights=True)
     hidden = ", ".join(f"{n:,}" for n in stack.config.model.hidden)
-    counts = [parameter_count(one.trainer.model) for one in (lone, stack)]
     aurocs = [last(one, "val_auroc") for one in (lone, stack)]
-    lines = []
-    for pair, (word, one) in enumerate((("perceptron", lone), ("stack", stack))):
-        for split in ("train", "val"):
-            values = one.column(f"{split}_loss")
-            name = "train" if split == "train" else "validation"
-            lines.append(Line(f"{word}, {name}", epochs(values), values, pair))
-    figure = curve_figure(
-        "One perceptron and a stack",
-        "Training and validation loss of a perceptron and of a stack; the validation losses end at "
-        f"{last(lone, 'val_loss'):.3f} and {last(stack, 'val_loss'):.3f}.",
-        lines,
-        level=(CHANCE, "knowing nothing: ln 2"),
-    )
-    table = ReportTable(
-        "After the last epoch",
-        ("Network", "Weights", "Training loss", "Validation loss", "Validation AUROC"),
-        tuple(
-            (
-                word,
-                f"{count:,}",
-                f"{last(one, 'train_loss'):.3f}",
-                f"{last(one, 'val_loss'):.3f}",
-                f"{auroc:.3f}",
-            )
-            for word, one, count, auroc in zip(
-                ("perceptron", f"stack ({hidden})"), (lone, stack), counts, aurocs, strict=True
-            )
-        ),
-    )
     chapter = Chapter(
         name="stack",
         title="Stacking perceptrons",
@@ -69,9 +41,9 @@ def stack_lecture(laboratory: Laboratory) -> tuple[Lecture, Experiment, Experime
             f"{hidden} units the validation AUROC is {aurocs[1]:.3f}; the lone perceptron has "
             f"{aurocs[0]:.3f}.",
         ),
-        figures=(figure,),
+        figures=(_stack_figure(lone, stack),),
         formulas=(formulas.stack(),),
-        tables=(table,),
+        tables=(_stack_table({"perceptron": lone, f"stack ({hidden})": stack}),),
         keys=("model.type: mlp", "model.hidden", "model.activation"),
         sources=(
             "Minsky & Papert 1969, Perceptrons (what one layer cannot do)",
@@ -80,6 +52,39 @@ def stack_lecture(laboratory: Laboratory) -> tuple[Lecture, Experiment, Experime
     )
     numbers = {"perceptron": record(lone), "stack": record(stack)}
     return Lecture(chapter, numbers), lone, stack
+
+
+def _stack_figure(lone: Experiment, stack: Experiment) -> ReportFigure:
+    """Both losses of both networks."""
+    return curve_figure(
+        "One perceptron and a stack",
+        "Training and validation loss of a perceptron and of a stack; the validation losses end at "
+        f"{last(lone, 'val_loss'):.3f} and {last(stack, 'val_loss'):.3f}.",
+        _pairs({"perceptron": lone, "stack": stack}),
+        level=(CHANCE, "knowing nothing: ln 2"),
+    )
+
+
+def _pairs(found: Mapping[str, Experiment]) -> list[Line]:
+    """Training and validation loss of each run, in one colour a run."""
+    return [
+        Line(f"{word}, {name}", epochs(one.column(column)), one.column(column), pair)
+        for pair, (word, one) in enumerate(found.items())
+        for name, column in (("train", "train_loss"), ("validation", "val_loss"))
+    ]
+
+
+def _stack_table(found: Mapping[str, Experiment]) -> ReportTable:
+    rows = tuple(
+        (
+            word,
+            f"{parameter_count(one.trainer.model):,}",
+            *(f"{last(one, name):.3f}" for name in ("train_loss", "val_loss", "val_auroc")),
+        )
+        for word, one in found.items()
+    )
+    header = ("Network", "Weights", "Training loss", "Validation loss", "Validation AUROC")
+    return ReportTable("After the last epoch", header, rows)
 
 
 def by_heart(laboratory: Laboratory, *changes: str) -> Experiment:
@@ -97,11 +102,7 @@ def dropout_lecture(laboratory: Laboratory) -> tuple[Lecture, Experiment]:
     never = "train.early_stopping=null"
     without = by_heart(laboratory, never, "model.dropout=0.0")
     dropped = by_heart(laboratory, never, f"model.dropout={DROPOUT}")
-    lines = []
-    for pair, (word, one) in enumerate((("no dropout", without), ("dropout", dropped))):
-        for split, name in (("train", "train"), ("val", "validation")):
-            values = one.column(f"{split}_loss")
-            lines.append(Line(f"{word}, {name}", epochs(values), values, pair))
+    lines = _pairs({"no dropout": without, "dropout": dropped})
     ends = {line.label: float(line.y[-1]) for line in lines}
     n = len(without.trainer.train_images)
     figure = curve_figure(
@@ -152,22 +153,7 @@ def stopping_lecture(laboratory: Laboratory, long: Experiment) -> Lecture:
     chosen, n = stopped.best, len(stopped.rows)
     honest, peeked = float(stopped.test_loss[chosen]), float(long.test_loss.min())
     peek_epoch = int(long.test_loss.argmin()) + 1
-    val, test = long.column("val_loss"), long.test_loss
-    marks = [(float(chosen + 1), "best epoch")]
-    if n < len(val):
-        marks.append((float(n), "stopped"))
-    figure = curve_figure(
-        "Where early stopping stops",
-        f"Validation and test loss of the run that was not stopped. The validation loss is lowest "
-        f"in epoch {chosen + 1}, and the run with early stopping ended after epoch {n}.",
-        [
-            Line("train", epochs(val), long.column("train_loss")),
-            Line("validation", epochs(val), val),
-            Line("test (drawn, never used)", epochs(test), test),
-        ],
-        y_range=(0.0, TOP),
-        marks=marks,
-    )
+    val = long.column("val_loss")
     saved = len(val) - n
     chapter = Chapter(
         name="early-stopping",
@@ -181,7 +167,7 @@ def stopping_lecture(laboratory: Laboratory, long: Experiment) -> Lecture:
             f"{val[chosen]:.3f}, and training ended after {n} of {len(val)} epochs"
             + (f"; {saved} epochs were spared." if saved else "."),
         ),
-        figures=(figure,),
+        figures=(_stopping_figure(long, chosen, n),),
         formulas=(formulas.patience(),),
         keys=("train.early_stopping.monitor", "train.early_stopping.patience", "train.epochs"),
         sources=("Prechelt 1998, Early stopping - but when?, doi:10.1007/3-540-49430-8_3",),
@@ -199,6 +185,26 @@ def stopping_lecture(laboratory: Laboratory, long: Experiment) -> Lecture:
         "lowest_test_loss": peeked,
     }
     return Lecture(chapter, numbers)
+
+
+def _stopping_figure(long: Experiment, chosen: int, n: int) -> ReportFigure:
+    """The run that was not stopped, with the epochs at which the other one chose and ended."""
+    val, test = long.column("val_loss"), long.test_loss
+    marks = [(float(chosen + 1), "best epoch")]
+    if n < len(val):
+        marks.append((float(n), "stopped"))
+    return curve_figure(
+        "Where early stopping stops",
+        f"Validation and test loss of the run that was not stopped. The validation loss is lowest "
+        f"in epoch {chosen + 1}, and the run with early stopping ended after epoch {n}.",
+        [
+            Line("train", epochs(val), long.column("train_loss")),
+            Line("validation", epochs(val), val),
+            Line("test (drawn, never used)", epochs(test), test),
+        ],
+        y_range=(0.0, TOP),
+        marks=marks,
+    )
 
 
 def _peek_words(peek_epoch: int, peeked: float, epoch: int, honest: float) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from xray_classifier.report import canvas
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
@@ -79,18 +79,29 @@ def lines_figure(
     if y_range is not None:
         axes.set_ylim(*y_range)
     if level is not None:
-        axes.axhline(level[0], color=canvas.SOFT_INK, linewidth=1.2, linestyle=(0, (4, 2)))
-        x = float(np.asarray(lines[0].x)[-1])
-        axes.annotate(
-            level[1],
-            (x, level[0]),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="right",
-            va="bottom",
-            color=canvas.INK,
-            fontproperties=canvas.font(10),
-        )
+        _draw_level(axes, *level, float(lines[0].x[-1]))
+    _draw_marks(axes, marks)
+    canvas.add_legend_above(axes, 2 if len(lines) in (2, 4) else 3)
+    return figure
+
+
+def _draw_level(axes: Axes, value: float, name: str, x: float) -> None:
+    """A dashed line across, its name above it, ending at `x`."""
+    axes.axhline(value, color=canvas.SOFT_INK, linewidth=1.2, linestyle=(0, (4, 2)))
+    axes.annotate(
+        name,
+        (x, value),
+        xytext=(0, 3),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        color=canvas.INK,
+        fontproperties=canvas.font(10),
+    )
+
+
+def _draw_marks(axes: Axes, marks: Sequence[tuple[float, str]]) -> None:
+    """Lines upwards, each with its word at its own height."""
     for number, (place, word) in enumerate(marks):
         axes.axvline(place, color=canvas.SOFT_INK, linewidth=1.2, linestyle="-", zorder=1.5)
         axes.annotate(
@@ -104,5 +115,3 @@ def lines_figure(
             fontproperties=canvas.font(10),
             bbox={"facecolor": canvas.PAPER, "edgecolor": "none", "pad": 1.0, "alpha": 0.85},
         )
-    canvas.add_legend_above(axes, 2 if len(lines) in (2, 4) else 3)
-    return figure
