@@ -660,4 +660,4 @@ def test_every_shipped_config_loads() -> None:
     shipped = shipped_configs()
     assert "mlp" in shipped
     for name in shipped:
-        assert load_config(name).name == name
+        assert load_config(name).name == name.rpartition("/")[2]

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from xray_classifier.classifier import Classifier, GateMode, load_classifier
 from xray_classifier.config_file import load_config
+from xray_classifier.errors import UsageError
 from xray_classifier.evaluation import NOTHING_MORE, Asked, EvaluationResult, run_evaluation
 from xray_classifier.members import is_repeated
 from xray_classifier.prediction import Prediction, PredictionResult, run_prediction
 from xray_classifier.repeated import run_repeated
 from xray_classifier.terminal import Terminal
+from xray_classifier.tracking import Tracker
 from xray_classifier.training import TrainingResult, run_training
 
 __all__ = ["Classifier", "evaluate", "load_classifier", "predict", "train"]
@@ -19,7 +21,11 @@ AnyPath = str | os.PathLike[str]
 
 
 def train(
-    config: AnyPath, *overrides: str, out: AnyPath = "runs", quiet: bool = False
+    config: AnyPath,
+    *overrides: str,
+    out: AnyPath = "runs",
+    quiet: bool = False,
+    trackers: Sequence[Tracker] = (),
 ) -> TrainingResult:
     """Train from a config, as `xray-classifier train -c CONFIG` does.
 
@@ -28,6 +34,8 @@ def train(
         overrides: Texts such as "train.epochs=3".
         out: Folder of run folders.
         quiet: Print nothing.
+        trackers: Told about each step and epoch, and given the pictures; any object with the three
+            methods of `xray_classifier.tracking.Tracker`. For a run of one model.
 
     Returns:
         Run folder, checkpoint, stop reason, best epoch and validation metrics.
@@ -36,8 +44,14 @@ def train(
         XrayError: As the verb would end with a message; `exit_code` says which kind.
     """
     loaded = load_config(str(config), overrides)
-    recipe = run_repeated if is_repeated(loaded.config) else run_training
-    return recipe(loaded, Terminal(quiet=quiet), Path(out))
+    if not is_repeated(loaded.config):
+        return run_training(loaded, Terminal(quiet=quiet), Path(out), trackers=trackers)
+    if trackers:
+        raise UsageError(
+            "trackers follow one model; leave out train.folds and train.seeds, or set "
+            "train.track=tensorboard, which gives each model a folder of its own"
+        )
+    return run_repeated(loaded, Terminal(quiet=quiet), Path(out))
 
 
 def evaluate(

@@ -129,7 +129,8 @@ def build_parser(
     verbs: dict[str, argparse.ArgumentParser] = {}
     for add in (
         _add_train, _add_evaluate, _add_predict, _add_compare, _add_report, _add_plan,
-        _add_sample_size, _add_check, _add_init, _add_config, _add_export, _add_cache, _add_doctor,
+        _add_sample_size, _add_check, _add_init, _add_config, _add_explain, _add_lr_find,
+        _add_tour, _add_export, _add_cache, _add_doctor,
     ):  # fmt: skip
         add(found, verbs)
     for verb, recipe in recipes.items():
@@ -157,6 +158,13 @@ def _count(text: str) -> int:
     """A whole number of at least 1."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    """A whole number from 0 up to what a generator takes."""
+    if not text.isascii() or not text.isdigit() or int(text) >= 2**31:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, got {text!r}")
     return int(text)
 
 
@@ -430,6 +438,23 @@ def _add_check(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
                        help="decoding threads (default: one per core)")  # fmt: skip
 
 
+def _add_tour(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
+    parser = _verb(
+        found, verbs, "tour",
+        "The whole lesson on phantoms, from one perceptron to an honest test, in one page: "
+        "tour.html. Takes a minute or two; keys of the config `tour` may be changed.",
+        "  xray-classifier tour\n"
+        "  xray-classifier tour -o lesson --seed 3\n"
+        "  xray-classifier tour -o quick data.phantoms.n_images=400 train.epochs=10\n",
+        takes_overrides=True,
+    )  # fmt: skip
+    parser.add_argument("-o", "--out", type=Path, metavar="DIR",
+                        help="new folder to write into (default: tours/<date>)")  # fmt: skip
+    parser.add_argument("--seed", type=_seed, default=0, metavar="N",
+                        help="of films, weights and order (default: 0)")  # fmt: skip
+    parser.add_argument("--force", action="store_true", help="replace an earlier tour in DIR")
+
+
 def _add_export(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
     parser = _verb(
         found, verbs, "export", "Write a copy of a model to give away.",
@@ -444,6 +469,54 @@ def _add_export(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
     parser.add_argument("--onnx", action="store_true",
                         help="an ONNX file, which answers without this program")  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace an existing FILE")
+
+
+def _add_explain(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
+    parser = _verb(
+        found, verbs, "explain",
+        "Draw what a course on deep learning draws, from a finished run: the loss landscape, "
+        "gradient descent, learning rates, what neurons look for, gradient flow, overfitting, and "
+        "which pixels decided.",
+        "  xray-classifier explain runs/latest\n"
+        "  xray-classifier explain runs/latest --images film1.png film2.dcm -o explained\n"
+        "  xray-classifier explain runs/latest --json\n",
+        takes_overrides=True,
+    )  # fmt: skip
+    group = parser.add_argument_group("input and output")
+    group.add_argument("run_folder", type=Path, metavar="RUN",
+                       help="folder of a finished run, or a checkpoint in it")  # fmt: skip
+    group.add_argument("--images", type=Path, nargs="+", default=[], metavar="FILE",
+                       help="your own films to explain (default: films of the run)")  # fmt: skip
+    group.add_argument("-o", "--out", type=Path, metavar="DIR",
+                       help="folder to write into (default: RUN/explain)")  # fmt: skip
+    group.add_argument("--device", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+
+
+def _add_lr_find(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
+    parser = _verb(
+        found, verbs, "lr-find",
+        "Find a learning rate: raise it from tiny to huge over one short training, and suggest "
+        "where the loss falls fastest. The model is thrown away.",
+        "  xray-classifier lr-find -c demo\n"
+        "  xray-classifier lr-find -c mlp data.path=chest_xray train.optimizer.name=sgd\n"
+        "  xray-classifier lr-find -c my.yaml --from 1e-6 --to 1 --steps 200 --json\n",
+        takes_overrides=True,
+    )  # fmt: skip
+    group = parser.add_argument_group("input and output")
+    group.add_argument("-c", "--config", required=True,
+                       help="YAML file, run folder, or shipped name such as demo")  # fmt: skip
+    group.add_argument("-o", "--out", type=Path, metavar="DIR",
+                       help="folder to write into (default: lr_find/<date>_NAME)")  # fmt: skip
+    control = parser.add_argument_group("the sweep")
+    control.add_argument("--from", dest="lowest", type=float, default=1e-6, metavar="LR",
+                         help="smallest learning rate (default: 1e-6)")  # fmt: skip
+    control.add_argument("--to", dest="highest", type=float, default=10.0, metavar="LR",
+                         help="largest, unless the loss diverges first (default: 10)")  # fmt: skip
+    control.add_argument("--steps", type=_count, default=150, metavar="N",
+                         help="steps of the sweep (default: 150)")  # fmt: skip
+    control.add_argument("--limit", type=int, metavar="N", help="use N images only")
+    control.add_argument("--seed", type=int, help="seed of weights, order and dropout (default: 0)")
+    _hardware(parser)
 
 
 def _add_config(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:

@@ -385,6 +385,56 @@ def _export(arguments: argparse.Namespace, terminal: Terminal) -> int:
     return 0
 
 
+def _tour(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from xray_classifier.tour import run_tour
+
+    result = run_tour(
+        terminal,
+        out=arguments.out,
+        seed=arguments.seed,
+        force=arguments.force,
+        overrides=arguments.overrides,
+    )
+    if arguments.json:
+        _print_json(asdict(result))
+    return 0
+
+
+def _explain(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from xray_classifier.explaining import run_explain
+
+    result = run_explain(
+        arguments.run_folder,
+        terminal,
+        out=arguments.out,
+        images=arguments.images,
+        device=arguments.device or "auto",
+        overrides=arguments.overrides,
+    )
+    if arguments.json:
+        _print_json(asdict(result))
+    return 0
+
+
+def _lr_find(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from xray_classifier.config_file import load_config
+    from xray_classifier.rate_finding import run_lr_find
+
+    keys = {"limit": "data.limit", "seed": "seed", "device": "train.device",
+            "workers": "data.workers"}  # fmt: skip
+    result = run_lr_find(
+        load_config(arguments.config, _flag_overrides(arguments, keys)),
+        terminal,
+        out=arguments.out,
+        lowest=arguments.lowest,
+        highest=arguments.highest,
+        steps=arguments.steps,
+    )
+    if arguments.json:
+        _print_json(asdict(result))
+    return 0
+
+
 def _init(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from xray_classifier.starting import run_init
 
@@ -460,9 +510,12 @@ RECIPES = {
     "plan": _plan,
     "sample-size": _sample_size,
     "check": _check,
+    "tour": _tour,
     "init": _init,
     "config": _config,
     "export": _export,
+    "explain": _explain,
+    "lr-find": _lr_find,
     "cache": _cache,
     "doctor": _doctor,
 }

@@ -137,6 +137,10 @@ class PhantomsConfig(Section):
     """How many films to draw."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Which films: the same seed draws the same films on every machine."""
+    leak: Fraction | None = None
+    """Share of the validation films that are training films once more: a leak made on purpose, to
+    see what the audit says and what a leak is worth. The films then bring their splits (15 % for
+    validation, 15 % for test); null: none."""
 
 
 class DataConfig(Section):
@@ -243,8 +247,9 @@ class ModelConfig(Section):
     """Normalisation of each hidden layer before its activation."""
     residual: bool = False
     """Add a layer's input to its output wherever both have the same width."""
-    init: Literal["kaiming", "xavier", "normal"] = "kaiming"
-    """How the weights start: normal with variance 2/fan_in, 2/(fan_in+fan_out), or 0.01 squared."""
+    init: Literal["kaiming", "xavier", "normal", "zero"] = "kaiming"
+    """How the weights start: normal with variance 2/fan_in, 2/(fan_in+fan_out), or 0.01 squared.
+    `zero` starts all at 0, which breaks a stack on purpose: its units stay alike for good."""
     mixer: MixerConfig = MixerConfig()
     """Only for type mixer."""
 
@@ -428,11 +433,19 @@ class TrainConfig(Section):
     test_curve: Literal["sealed", "live", "off"] = "sealed"
     """The test loss of each epoch: kept out of sight until `evaluate --split test` (sealed), drawn
     at once for teaching (live), or not computed (off). Nothing can select on it."""
+    lesson: bool = False
+    """Keep for `xray-classifier explain` what cannot be measured afterwards: once an epoch the
+    norms of weights, gradients and steps of each layer, and the weights themselves, in all at most
+    128 MB in RUN/lesson. Nothing of the training changes."""
     folds: Annotated[int, Field(ge=2, le=100)] | None = None
     """Cross-validation: share the training and validation patients out into this many folds, train
     a model for each, judge it on its own fold, and keep the ensemble; null: one split."""
     seeds: Annotated[int, Field(ge=1, le=100)] = 1
     """Train this many models, from seed upwards, report mean and spread, and keep the ensemble."""
+    track: Literal["tensorboard"] | None = None
+    """Follow the run live: tensorboard writes event files into `track` of the run folder, which
+    `tensorboard --logdir RUN/track` shows (extra `[track]`; nothing is sent anywhere). Other
+    trackers are passed from Python, see `xray_classifier.train`; null: none."""
     checkpoint_every: CheckpointEveryConfig = CheckpointEveryConfig()
     """How often `last.safetensors` is saved between the first and the last step."""
     device: Annotated[str, Field(json_schema_extra={"pattern": f"^({DEVICE})$"})] = "auto"

@@ -139,10 +139,16 @@ def find_config(source: str | Path) -> Path:
 
 
 def shipped_configs() -> dict[str, Path]:
-    """The configs that come with the program, by bare name: of the wheel, else of the checkout."""
+    """The configs that come with the program, by bare name: of the wheel, else of the checkout.
+
+    Those in a folder are named with it, such as `break/leak`.
+    """
     here = Path(__file__).parent
     for folder in (here / "configs", here.parent / "configs"):
-        found = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+        found = {
+            path.relative_to(folder).with_suffix("").as_posix(): path
+            for path in [*sorted(folder.glob("*.yaml")), *sorted(folder.glob("*/*.yaml"))]
+        }
         if found:
             return found
     return {}

@@ -45,7 +45,11 @@ MODULES = {
 }
 """The required libraries: the name to pip install, and the name to import."""
 
-EXTRAS = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "parquet": ("pyarrow",)}
+EXTRAS = {
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "parquet": ("pyarrow",),
+    "track": ("tensorboard",),
+}
 """The optional extras, each with the libraries that it adds."""
 
 CODECS = ("libjpeg_turbo", "webp", "libtiff")

@@ -261,7 +261,7 @@ def initialise(model: nn.Module, init: str, generator: torch.Generator) -> None:
     Args:
         model: Changed in place.
         init: kaiming, xavier or normal: a normal distribution with variance 2/fan_in,
-            2/(fan_in+fan_out) or 0.0001.
+            2/(fan_in+fan_out) or 0.0001; zero: all weights 0, which no stack recovers from.
         generator: Source of randomness, on the CPU.
 
     Source:
@@ -273,6 +273,7 @@ def initialise(model: nn.Module, init: str, generator: torch.Generator) -> None:
                 "kaiming": 2.0 / layer.in_features,
                 "xavier": 2.0 / (layer.in_features + layer.out_features),
                 "normal": 1e-4,
+                "zero": 0.0,
             }[init]
             nn.init.normal_(layer.weight, std=math.sqrt(variance), generator=generator)
             nn.init.zeros_(layer.bias)

@@ -71,6 +71,7 @@ HARMLESS = (
     "train.checkpoint_every",
     "train.micro_batch",
     "train.timeout_minutes",
+    "train.track",
 )
 """Keys that may differ between members: they change the last bits at most."""
 FOLDS_TELL = (

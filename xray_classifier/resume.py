@@ -36,6 +36,7 @@ MAY_CHANGE = (
     "train.checkpoint_every",
     "train.micro_batch",
     "train.timeout_minutes",
+    "train.track",
     "data.workers",
     "data.cache",
     "data.path",

@@ -1,6 +1,6 @@
 """`train`: from a config to a finished run folder. Read `run_training` from top to bottom."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ from xray_classifier.history import Monitor, Run
 from xray_classifier.judgement import judge
 from xray_classifier.judgement_files import write_judgement
 from xray_classifier.judgement_words import in_words
+from xray_classifier.lesson.recording import FOLDER as LESSON_FOLDER
+from xray_classifier.lesson.recording import LessonRecorder
 from xray_classifier.locks import owned
 from xray_classifier.model import summary
 from xray_classifier.pseudonyms import key_is_kept, key_path
@@ -71,7 +73,9 @@ from xray_classifier.run_curves import LossCurves, draw_curves
 from xray_classifier.run_folder import command_line, new_run_folder, run_of_launch
 from xray_classifier.saving import run_best
 from xray_classifier.signals import leave_on_signals, signal_of, stop_on_signals
+from xray_classifier.tensorboard_tracker import FOLDER, TensorBoardTracker, require_tensorboard
 from xray_classifier.terminal import Terminal, command, seconds_in_words
+from xray_classifier.tracking import Tracker, Tracking, first_layer_pictures
 from xray_classifier.trainer import Trainer, split_loss
 
 
@@ -95,6 +99,7 @@ def run_training(
     terminal: Terminal,
     out: Path = Path("runs"),
     resume: Path | None = None,
+    trackers: Sequence[Tracker] = (),
 ) -> TrainingResult:
     """Train, and leave a complete run folder behind.
 
@@ -103,6 +108,7 @@ def run_training(
         terminal: What the user reads.
         out: Folder of run folders.
         resume: Run folder to go on with; None starts a new one.
+        trackers: Told about the run beside those of `train.track`, and closed at its end.
 
     Raises:
         DataError: The data cannot be used.
@@ -114,14 +120,21 @@ def run_training(
         if not ranks.first:
             terminal.quiet = True
             return _follow(loaded, terminal, ranks)
-        return _lead(loaded, terminal, out, resume, ranks)
+        return _lead(loaded, terminal, out, resume, ranks, trackers)
 
 
 def _lead(
-    loaded: LoadedConfig, terminal: Terminal, out: Path, resume: Path | None, ranks: Ranks
+    loaded: LoadedConfig,
+    terminal: Terminal,
+    out: Path,
+    resume: Path | None,
+    ranks: Ranks,
+    trackers: Sequence[Tracker],
 ) -> TrainingResult:
     """Train as the only process, or as the one of several that speaks and writes."""
     config = loaded.config
+    if config.train.track == "tensorboard":
+        require_tensorboard()
     radiographs = run_loading(config.data, config.task, terminal)
     built = run_building(config, radiographs, ranks)
     trainer = built.trainer
@@ -133,7 +146,7 @@ def _lead(
     with owned(folder):
         terminal.log_to(folder / "log.txt")
         try:
-            return _in_folder(folder, resume, loaded, terminal, radiographs, built)
+            return _in_folder(folder, resume, loaded, terminal, radiographs, built, trackers)
         except KeyboardInterrupt as error:  # a signal before the first step, or after the last
             raise _left_outside(error, folder, trainer, config.train) from error
 
@@ -145,6 +158,7 @@ def _in_folder(
     terminal: Terminal,
     radiographs: Radiographs,
     built: Built,
+    trackers: Sequence[Tracker],
 ) -> TrainingResult:
     """Train in a run folder that this process owns."""
     config, trainer = loaded.config, built.trainer
@@ -154,12 +168,54 @@ def _in_folder(
             terminal.keep(f"removed {printable(left)}, which a killed process left behind")
     environment = built.content["environment"]
     _write_beginning(folder, loaded, radiographs, trainer.run, environment, resume is None)
-    trainer.callbacks = run_callbacks(config, folder, built, radiographs, terminal)
+    callbacks = run_callbacks(config, folder, built, radiographs, terminal)
+    tracking = run_tracking(config, folder, trainer, trackers)
+    trainer.callbacks = [*callbacks, *tracking]
+    try:
+        return _fit_and_finish(folder, terminal, radiographs, built, config, tracking)
+    finally:
+        for one in tracking:
+            one.close()
+
+
+def _fit_and_finish(
+    folder: Path,
+    terminal: Terminal,
+    radiographs: Radiographs,
+    built: Built,
+    config: Config,
+    tracking: Sequence[Tracking],
+) -> TrainingResult:
+    """The steps, and what is made of them."""
+    trainer = built.trainer
     _fit(trainer, folder, terminal, run_best_monitor(config.train))
     if _best_lost(folder) and trainer.run.val_outputs is not None:
         saved = run_best(config, trainer, built.content, built.memory, built.choosing)
         save_checkpoint(folder / "checkpoints" / "best.safetensors", *saved)
-    return run_finish(folder, radiographs, trainer, config, terminal)
+    result = run_finish(folder, radiographs, trainer, config, terminal)
+    for one in tracking:
+        one.finish(trainer.run, folder)
+    return result
+
+
+def run_tracking(
+    config: Config, folder: Path, trainer: Trainer, trackers: Sequence[Tracker]
+) -> list[Tracking]:
+    """What tells trackers about the run; nothing where there is none."""
+    told = list(trackers)
+    if config.train.track == "tensorboard":
+        told.append(TensorBoardTracker(folder / FOLDER, trainer.run.step))
+    if not told:
+        return []
+    monitor, size_px = run_best_monitor(config.train), config.data.image.size
+    live = folder / "history_test.csv" if config.train.test_curve == "live" else None
+    return [
+        Tracking(
+            told,
+            curves=lambda run: draw_curves(run.history, monitor, live, run.stop_reason),
+            weights=lambda: first_layer_pictures(trainer.model, size_px),
+        )
+    ]
 
 
 def _left_outside(
@@ -310,6 +366,8 @@ def run_callbacks(
             else 60.0 * train.checkpoint_every.minutes,
         ),
     ]
+    if train.lesson:
+        callbacks.append(LessonRecorder(folder / LESSON_FOLDER, trainer))
     test_path = folder / "history_test.csv"
     test_rows = radiographs.rows("test")
     if train.test_curve != "off" and len(test_rows):

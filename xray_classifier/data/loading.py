@@ -99,6 +99,7 @@ def run_manifest(data: DataConfig, task: Task, need_all: bool = True) -> Manifes
         patient=data.patient,
         phantom_images=data.phantoms.n_images,
         phantom_seed=data.phantoms.seed,
+        phantom_leak=data.phantoms.leak,
         root=data.root,
         need_all=need_all,
     )

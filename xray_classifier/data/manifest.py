@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from xray_classifier.data.labels import class_targets, listed
 from xray_classifier.data.npz import NpzImages, find_in_npz
 from xray_classifier.data.patients import Patients, patients_of, unknown_patients
+from xray_classifier.data.phantom_leak import with_leak
 from xray_classifier.data.sources import Found, find_in_folder, find_phantoms, is_image_name
 from xray_classifier.data.table import find_in_table, numbers
 from xray_classifier.errors import UsageError
@@ -127,6 +128,7 @@ def build_manifest(
     phantom_seed: int,
     root: Path | None = None,
     need_all: bool = True,
+    phantom_leak: float | None = None,
 ) -> Manifest:
     """Find labelled images and say what each label means.
 
@@ -148,6 +150,8 @@ def build_manifest(
         phantom_seed: Which phantoms.
         root: Folder that the paths of a CSV are relative to; None: that of the CSV.
         need_all: Whether each class name must be found, see `class_targets`.
+        phantom_leak: Share of the validation phantoms that are training phantoms once more; None:
+            none, and no splits.
 
     Returns:
         Images in bytewise order of their path (folder) or the order of the file (CSV, NPZ). Splits
@@ -159,6 +163,8 @@ def build_manifest(
     """
     if source == "phantoms":
         found = find_phantoms(phantom_images, phantom_seed)
+        if phantom_leak is not None:
+            found = with_leak(found, phantom_leak, phantom_seed)
     else:
         place = existing_path(path)
         found = _find(
