@@ -89,9 +89,21 @@ def _lines(
         elif place < _MOST_NAMED:
             axes.plot([], [], color=shades[place], linestyle=dashes[place % 4], label=name)
     if log:
-        axes.set_yscale("log")
+        _log_scale(axes)
     else:
         axes.set_ylim(-2, 102)
+
+
+def _log_scale(axes: Axes) -> None:
+    """A logarithmic axis with plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    subs = (1.0, 2.0, 5.0) if high < 50 * low else (1.0,)
+    axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=15))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _bars(layers: Mapping[str, Sequence[LayerFlow]], n: int) -> Figure:
