@@ -233,6 +233,7 @@ FLOORS = {
         "config_text",
         "confusion",
         "counter",
+        "dense",
         "cross_validation",
         "curves",
         "devices",

@@ -14,6 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from xray_classifier.dense import Dense
+
 
 class PerceptronMixer(nn.Module):
     """Patches, blocks that mix them, and one output perceptron over their mean.
@@ -65,7 +67,7 @@ class PerceptronMixer(nn.Module):
             return PerceptronPair(features, units, activation(), make_dropout(dropout))
 
         with torch.random.fork_rng(devices=[]):
-            self.embedding = nn.Linear(image_channels * patch_px**2, channels)
+            self.embedding = Dense(image_channels * patch_px**2, channels)
             self.blocks = nn.Sequential(
                 *(
                     MixerBlock(
@@ -125,10 +127,10 @@ class PerceptronPair(nn.Module):
         self, features: int, units: int, activation: nn.Module, dropout: nn.Module
     ) -> None:
         super().__init__()
-        self.hidden = nn.Linear(features, units)
+        self.hidden = Dense(features, units)
         self.activation = activation
         self.dropout = dropout
-        self.output = nn.Linear(units, features)
+        self.output = Dense(units, features)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., features) to the same shape."""

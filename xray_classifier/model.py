@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from xray_classifier.counter import at_least, folded
+from xray_classifier.dense import Dense
 from xray_classifier.mixer import PerceptronMixer
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -183,7 +184,7 @@ class HiddenLayer(nn.Module):
         self, inputs: int, units: int, activation: str, dropout: float, norm: str, residual: bool
     ) -> None:
         super().__init__()
-        self.linear = nn.Linear(inputs, units)
+        self.linear = Dense(inputs, units)
         self.norm = nn.Identity() if norm == "none" else NORMS[norm](units)
         self.activation = ACTIVATIONS[activation]()
         self.dropout = Dropout(dropout)
