@@ -21,19 +21,20 @@ NAMES = (
 )
 NEEDS_DATA = {"predict", "dry-run", "whole", "long"}
 QUICK_FILMS, QUICK_SIDE_PX = 64, 96
+BUSY = 0.5  # load per core above which other programs are running
 
 
 def main() -> int:
     """Measure, print, write."""
     options = _parse()
-    if options.earlier is None:
-        content = measured(options)
-        if isinstance(content, str):
-            print(f"error: {content}", file=sys.stderr)
+    if options.earlier is not None:
+        return told(json.loads(options.earlier.read_text(encoding="utf-8")), options)
+    for folder, wanted in ((options.data, NEEDS_DATA), (options.films, {"decode"})):
+        if not options.quick and wanted & set(options.only) and not folder.is_dir():
+            told_of = "name another with --data or --films, or use --quick"
+            print(f"error: {folder.resolve()} is no folder; {told_of}", file=sys.stderr)
             return 2
-    else:
-        content = json.loads(options.earlier.read_text(encoding="utf-8"))
-    return told(content, options)
+    return told(measured(options), options)
 
 
 def _parse() -> argparse.Namespace:
@@ -72,8 +73,8 @@ def sections() -> dict[str, Any]:
     }
 
 
-def measured(options: argparse.Namespace) -> dict[str, Any] | str:
-    """Everything that was asked for, as it goes into the JSON file; a text says what is amiss."""
+def measured(options: argparse.Namespace) -> dict[str, Any]:
+    """Everything that was asked for, as it goes into the JSON file."""
     from scripts.benchmarks.machine import described
     from scripts.benchmarks.place import Place
     from scripts.benchmarks.synthetic import write_films
@@ -92,9 +93,6 @@ def measured(options: argparse.Namespace) -> dict[str, Any] | str:
         if options.quick:
             data = films = Path(scratch) / "films"
             write_films(data, QUICK_FILMS, QUICK_SIDE_PX)
-        for folder, wanted in ((data, NEEDS_DATA), (films, {"decode"})):
-            if wanted & set(options.only) and not folder.is_dir():
-                return f"{folder} is no folder; name another with --data or --films, or use --quick"
         place = Place(numbers, data, films, Path(scratch), options.peers_python)
         rounds, failed = in_rounds(place, options.only, options.rounds)
     return content | {"rounds": rounds, "failed": failed}
@@ -166,6 +164,7 @@ def told(content: dict[str, Any], options: argparse.Namespace) -> int:
         rows = {title: [row.as_json() for row in found] for title, found in tables.items()}
         options.json.write_text(json.dumps(content | {"rows": rows}, indent=1) + "\n", "utf-8")
     print(as_text(tables))
+    print(footer(content))
     missing = [name for name, version in content["peers"].items() if version is None]
     for name in missing:
         print(f"{name} could not be installed, so it was not measured")
@@ -178,6 +177,24 @@ def told(content: dict[str, Any], options: argparse.Namespace) -> int:
             print(f"error: {error}", file=sys.stderr)
             return 2
     return 1 if missing or content["failed"] else 0
+
+
+def footer(content: dict[str, Any]) -> str:
+    """The machine, and whether the figures can be trusted."""
+    machine = content["machine"]
+    loads = [raw["load"] for raw in content["rounds"]]
+    said = [
+        f"{content['date']}, {machine['cpu']}, {machine['cores']} cores, {machine['threads']} "
+        f"threads, torch {machine['versions']['torch']}; load before each round: "
+        + ", ".join(f"{load:.1f}" for load in loads)
+    ]
+    if content["quick"]:
+        said.append("--quick: these figures only show that it works")
+    if max(loads[:1]) > BUSY * machine["cores"]:
+        said.append(
+            "other programs were running at the start: these figures are not for the record"
+        )
+    return "\n".join(said)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,9 @@
 import os
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from itertools import cycle, islice
-from multiprocessing import get_context
-from pathlib import Path
 
+from scripts.benchmarks.pillow_alone import of_pillow
 from scripts.benchmarks.place import Place, Raw, Rounds, column
 from scripts.benchmarks.rows import Row, quotients
 from xray_classifier.config import DataConfig
@@ -67,24 +65,6 @@ def rate(
         if isinstance(film, DecodeError):
             raise film
     return len(found) / seconds
-
-
-def of_pillow(files: list[Path], n_warm: int) -> float:
-    """Films a second of decoding alone, one process for each core, started before."""
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-        list(pool.map(load, files[:n_warm]))
-        start_s = time.perf_counter()
-        n = sum(pool.map(load, files[n_warm:], chunksize=4))
-        return n / (time.perf_counter() - start_s)
-
-
-def load(path: Path) -> int:
-    """Decode one file, and do nothing with it."""
-    from PIL import Image
-
-    with Image.open(path) as image:
-        image.load()
-    return 1
 
 
 def rows(rounds: Rounds) -> list[Row]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 WARM_UPS = 2
-NAMED = ("torch", "torchvision", "numpy", "pillow", "scikit-learn")
+NAMED = ("torchvision", "numpy", "pillow", "scikit-learn")
 MIXED_PRECISION = {"avx512_bf16", "amx_bf16", "bf16"}  # x86 and ARM names in /proc/cpuinfo
 
 
@@ -25,7 +25,11 @@ def described() -> dict[str, Any]:
         "system": platform.platform(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "bf16": has_bf16(),
-        "versions": {"python": platform.python_version(), **versions(NAMED)},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,  # with the build, which the distribution does not tell
+            **versions(NAMED),
+        },
     }
 
 

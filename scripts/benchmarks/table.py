@@ -1,6 +1,7 @@
 """The rows as a table: for a terminal of 100 columns, and as Markdown between two comments."""
 
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,14 @@ from typing import Any
 from scripts.benchmarks.rows import Row
 
 START, END = "<!-- benchmark table -->\n", "<!-- end of benchmark table -->\n"
-WIDTHS = (36, 21, 17, 17, 9)  # of what, measured, against, figure, goal; the rest is `reached`
+WIDTHS = (33, 20, 17, 18, 8, 4)  # 100 columns in all
 HEADER = ("what", "measured (min-max)", "against", "figure (min-max)", "goal", "met")
+SIGN = {"at least": ">=", "at most": "<="}
 
 
 def cells(row: Row) -> tuple[str, str, str, str, str, str]:
     """One row in words."""
-    goal = "" if row.goal is None else f"{SIGN[row.sense]} {number(row.goal, row.form)}"
+    goal = "" if row.goal is None else f"{SIGN[row.sense]}{_goal(row.goal, row.form)}"
     met = {True: "yes", False: "no", None: ""}[row.reached]
     against = f"{row.against} {amount(row.other, row.unit)}" if row.other else row.against
     return (
@@ -27,16 +29,15 @@ def cells(row: Row) -> tuple[str, str, str, str, str, str]:
     )
 
 
-SIGN = {"at least": ">=", "at most": "<="}
+def _goal(value: float, form: str) -> str:
+    return f"{value:.0%}" if form == "%" else f"{value:g}{form}"
 
 
 def number(value: float, unit: str) -> str:
-    """A value with its unit: three digits, and no more than are sure."""
+    """A value with its unit, in three digits; a share in per cent."""
     if unit == "%":
         return f"{value:.0%}"
-    if unit in ("ms", "us", "MiB", "s"):
-        return f"{_three_digits(value)} {unit}"
-    return f"{_three_digits(value)}{f' {unit}' if unit not in ('', 'x') else unit}"
+    return f"{_three_digits(value)}{'' if unit in ('', 'x') else ' '}{unit}"
 
 
 def _three_digits(value: float) -> str:
@@ -74,15 +75,12 @@ def as_text(sections: Mapping[str, Sequence[Row]]) -> str:
 
 
 def _line(parts: Sequence[str]) -> str:
-    return "".join(part.ljust(width) for part, width in zip(parts, (*WIDTHS, 3), strict=False))
+    return "".join(part.ljust(width) for part, width in zip(parts, WIDTHS, strict=True))
 
 
 def _wrapped(parts: Sequence[str]) -> list[str]:
-    import textwrap
-
     columns = [
-        textwrap.wrap(part, width - 1) or [""]
-        for part, width in zip(parts, (*WIDTHS, 4), strict=True)
+        textwrap.wrap(part, width - 1) or [""] for part, width in zip(parts, WIDTHS, strict=True)
     ]
     columns[0] = [f" {text}" if line else text for line, text in enumerate(columns[0])]
     height = max(map(len, columns))
@@ -95,7 +93,7 @@ def as_markdown(content: Mapping[str, Any], sections: Mapping[str, Sequence[Row]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     lines = [
         f"{content['date']}, {machine['cpu']}, {machine['cores']} cores, "
-        f"{machine['threads']} threads, load {machine['load']}; {versions}.",
+        f"{machine['threads']} threads, load {machine['load']} at the start; {versions}.",
         f"Command: `{content['command']}`. {content['rounds_asked']} rounds: median (min-max).",
         "",
         f"| {' | '.join(HEADER)} |",
