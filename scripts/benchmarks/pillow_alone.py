@@ -1,4 +1,4 @@
-"""Pillow decoding files and doing nothing else; a module of its own, so that its processes are light."""
+"""Pillow decoding files and nothing else; in a module of its own, so that processes are light."""
 
 import os
 import time
