@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,11 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
             data = films = Path(scratch) / "films"
             write_films(data, QUICK_FILMS, QUICK_SIDE_PX)
         place = Place(numbers, data, films, Path(scratch), options.peers_python)
-        rounds, failed = in_rounds(place, options.only, options.rounds)
-    return content | {"rounds": rounds, "failed": failed}
+        for rounds, failed in in_rounds(place, options.only, options.rounds):
+            content |= {"rounds": rounds, "failed": failed}
+            if options.json is not None:  # what is measured stays, whatever comes
+                options.json.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    return content
 
 
 def _words() -> list[str]:
@@ -110,8 +114,8 @@ def _words() -> list[str]:
 
 def in_rounds(
     place: Any, only: list[str], n_rounds: int
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Figures of every section in every round, and what failed."""
+) -> Iterator[tuple[list[dict[str, Any]], dict[str, str]]]:
+    """Figures of every section in every round, and what failed: so far, after each section."""
     from scripts.benchmarks.processes import FailedProcess
     from xray_classifier.errors import XrayError
 
@@ -120,6 +124,7 @@ def in_rounds(
     failed: dict[str, str] = {}
     for number in range(n_rounds):
         raw: dict[str, Any] = {"load": os.getloadavg()[0]}
+        rounds.append(raw)
         for name, section in chosen.items():
             if number and not section.EVERY_ROUND:
                 continue
@@ -129,8 +134,7 @@ def in_rounds(
             except (FailedProcess, XrayError) as error:
                 failed[name] = str(error)
                 print(f"{name} failed: {error}", file=sys.stderr)
-        rounds.append(raw)
-    return rounds, failed
+            yield rounds, failed
 
 
 def peers_found(python: Path | None) -> dict[str, str | None]:

@@ -90,7 +90,7 @@ class Starting:
             figure = differences(ours, base) if self.beyond else ours
             found.append(
                 Row(
-                    name,
+                    f"{name}, beyond import" if self.beyond else name,
                     ours,
                     "s",
                     "import torch" if self.beyond else "",
