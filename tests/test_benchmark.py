@@ -26,9 +26,14 @@ from scripts.benchmarks.counting import (
     weights_in,
 )
 from scripts.benchmarks.machine import best_s, copy_rate, gemm_rate
+from scripts.benchmarks.numbers import QUICK
+from scripts.benchmarks.place import Place
+from scripts.benchmarks.processes import FailedProcess, timed
 from scripts.benchmarks.rows import Row, differences, exponent, quotients, spread
 from scripts.benchmarks.step import of_shape
+from scripts.benchmarks.synthetic import write_films
 from scripts.benchmarks.table import END, HEADER, START, as_markdown, as_text, written_into
+from scripts.benchmarks.whole import PEERS, of_peer, steps_s
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTHS = (6, 3, 2, 1)
@@ -192,8 +197,6 @@ def test_a_peer_that_is_missing_or_failed_is_named(
 
 
 def test_every_name_has_a_section_and_every_peer_its_program() -> None:
-    from scripts.benchmarks.whole import PEERS
-
     assert tuple(sections()) == NAMES
     folder = ROOT / "scripts" / "benchmarks" / "peers"
     assert {path.name for path in folder.glob("*.py")} == set(PEERS.values())
@@ -236,6 +239,30 @@ def test_the_benchmark_runs_from_end_to_end(tmp_path: Path) -> None:
     assert "| --help |" in page.read_text(encoding="utf-8")
     again = in_subprocess("-m", "scripts.benchmarks", "--from", str(written), cwd=tmp_path)
     assert again.stdout == done.stdout
+
+
+def test_a_process_that_fails_is_told_with_its_last_words(tmp_path: Path) -> None:
+    with pytest.raises(FailedProcess, match=r"ended with 3.*no good"):
+        timed([sys.executable, "-c", "import sys; print('no good'); sys.exit(3)"], tmp_path)
+    with pytest.raises(FailedProcess):
+        timed([tmp_path / "no-program"], tmp_path)
+
+
+def test_seconds_of_the_steps_are_those_of_the_last_epoch(tmp_path: Path) -> None:
+    (tmp_path / "history.csv").write_text("epoch,elapsed_s\n1,2.5\n2,4.25\n", encoding="utf-8")
+    assert steps_s(tmp_path) == 4.25
+
+
+@pytest.mark.parametrize("peer", ["plain PyTorch", "scikit-learn"])
+def test_a_peer_tells_when_its_steps_began_and_ended(peer: str, tmp_path: Path) -> None:
+    # The other peers need packages that this project does not install.
+    write_films(tmp_path / "films", 12, 20)
+    place = Place(QUICK, tmp_path / "films", tmp_path / "films", tmp_path)
+    raw = of_peer(place, peer, 1, cold=True)
+    assert 0 < raw[f"{peer} steps"] < raw[peer]
+    assert 0 < raw[f"{peer} to first step"] < raw[peer]
+    with pytest.raises(FailedProcess, match="not asked for"):
+        of_peer(place, "fastai", 1, cold=True)
 
 
 def test_data_that_are_not_there_are_a_usage_error(tmp_path: Path) -> None:

@@ -59,8 +59,8 @@ def peak_bytes(job: Path, home: Path, scratch: Path) -> float:
     Raises:
         FailedProcess: It failed.
     """
-    words = ("train", "-c", job, "-o", home / "runs")
-    command = [sys.executable, "-m", "scripts.benchmarks.memory_probe", *words]
+    probe = (sys.executable, "-m", "scripts.benchmarks.memory_probe")
+    command: list[str | Path] = [*probe, "train", "-c", job, "-o", home / "runs"]
     done = timed(command, ROOT, own_environment(scratch / "home"))
     return float(done.last_json()["peak_bytes"])
 

@@ -86,7 +86,7 @@ class Place:
             overrides: Further keys, `a.b=c`.
         """
         out = self.new_folder("runs")
-        words = ("-o", out, "--json", f"data.cache={cache}", *overrides)
+        words: tuple[str | Path, ...] = ("-o", out, "--json", f"data.cache={cache}", *overrides)
         done = self.run("train", "-c", self.job(epochs), *words)
         self._trained = Path(json.loads(done.out)["run_dir"])
         return done, self.scratch / self._trained
