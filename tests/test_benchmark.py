@@ -26,12 +26,13 @@ from scripts.benchmarks.counting import (
     weights_in,
 )
 from scripts.benchmarks.machine import best_s, copy_rate, gemm_rate
+from scripts.benchmarks.memory import JOB
 from scripts.benchmarks.numbers import QUICK
 from scripts.benchmarks.place import Place
 from scripts.benchmarks.processes import FailedProcess, timed
 from scripts.benchmarks.rows import Row, differences, exponent, quotients, spread
 from scripts.benchmarks.step import of_shape
-from scripts.benchmarks.synthetic import write_films
+from scripts.benchmarks.synthetic import write_films, write_npz
 from scripts.benchmarks.table import END, HEADER, START, as_markdown, as_text, written_into
 from scripts.benchmarks.whole import PEERS, of_peer, steps_s
 
@@ -218,11 +219,13 @@ def in_subprocess(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_benchmark_runs_from_end_to_end(tmp_path: Path) -> None:
+def test_the_benchmark_runs_from_end_to_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     written = tmp_path / "figures.json"
     page = tmp_path / "page.md"
     page.write_text(START + END, encoding="utf-8")
-    words = ("--quick", "--only", "help", "infer", "step", "decode", "--rounds", "2")
+    words = ("--quick", "--only", "help", "infer", "decode", "--rounds", "2")
     done = in_subprocess(
         *("-m", "scripts.benchmarks", *words, "--json", str(written), "--write", str(page)),
         cwd=tmp_path,
@@ -231,14 +234,26 @@ def test_the_benchmark_runs_from_end_to_end(tmp_path: Path) -> None:
     assert "--help" in done.stdout
     found = json.loads(written.read_text(encoding="utf-8"))
     assert [sorted(raw) for raw in found["rounds"]] == [
-        ["decode", "help", "infer", "load", "step"] for _ in range(2)
+        ["decode", "help", "infer", "load"] for _ in range(2)
     ]
     assert found["rows"]["help"][0]["goal"] == 0.2
     assert found["machine"]["versions"]["torch"] == torch.__version__
     assert found["command"].startswith("scripts/benchmark --quick --only help")
     assert "| --help |" in page.read_text(encoding="utf-8")
-    again = in_subprocess("-m", "scripts.benchmarks", "--from", str(written), cwd=tmp_path)
-    assert again.stdout == done.stdout
+    assert told(found, argparse.Namespace(json=None, write=None)) == 0
+    assert capsys.readouterr().out == done.stdout
+
+
+@pytest.mark.slow
+def test_every_section_runs(tmp_path: Path) -> None:
+    written = tmp_path / "figures.json"
+    words = ("--quick", "--rounds", "1", "--json", str(written))
+    done = in_subprocess("-m", "scripts.benchmarks", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(written.read_text(encoding="utf-8"))
+    assert set(found["rounds"][0]) == {*NAMES, "load"}
+    assert found["failed"] == {}
+    assert found["rounds"][0]["whole"]["failed"] == {}
 
 
 def test_a_process_that_fails_is_told_with_its_last_words(tmp_path: Path) -> None:
@@ -311,7 +326,10 @@ def test_the_first_step_needs_no_library_of_statistics_or_pictures(
         Trainer.step = told
         main(sys.argv[1:])
     """
-    words = ("data.phantoms.n_images=40", f"data.split={split}", "train.early_stopping=null")
-    done = in_subprocess("-c", code, "train", "-c", "demo", *words, cwd=tmp_path)
+    write_npz(tmp_path / "noise.npz", 60, 16)
+    job = tmp_path / "job.yaml"
+    text = JOB.format(path="noise.npz", side=16, cache=tmp_path / "cache", hidden=[4])
+    job.write_text(text, encoding="utf-8")
+    done = in_subprocess("-c", code, "train", "-c", str(job), f"data.split={split}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout.splitlines()[-1])) & PIECES == set()

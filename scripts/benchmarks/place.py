@@ -1,7 +1,6 @@
 """Where a benchmark works, and what every subject of it needs."""
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -70,12 +69,7 @@ class Place:
         Raises:
             FailedProcess: It did not end well.
         """
-        fonts = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-        environment = {
-            "MPLCONFIGDIR": os.environ.get("MPLCONFIGDIR", f"{fonts}/matplotlib"),
-            **own_environment(self.scratch / "home"),
-        }
-        return timed(program(*words), self.scratch, environment)
+        return timed(program(*words), self.scratch, own_environment(self.scratch / "home"))
 
     def train(self, cache: Path, epochs: int, *overrides: str) -> tuple[Done, Path]:
         """Do the job; the process, and the run folder.
