@@ -103,6 +103,30 @@ def gemm_rate(precision: str, sides: tuple[int, ...], seconds: float) -> float:
     return best
 
 
+def onednn_rate(sides: tuple[int, ...], seconds: float) -> float | None:
+    """Operations a second of fp32 products in oneDNN, where this PyTorch offers it.
+
+    On a processor that MKL, which `torch.mm` calls, does not know well, oneDNN may be twice as
+    fast; the table shows both, and rooflines are those of `torch.mm`.
+    """
+    import torch
+
+    if not torch.backends.mkldnn.is_available():
+        return None
+    linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    if linear is None:
+        return None
+    best = 0.0
+    for side in sides:
+        one, other = (torch.randn(side, side) for _ in range(2))
+
+        def multiply(a: Any = one, b: Any = other) -> None:
+            linear(a, b, None, "none", [], "")
+
+        best = max(best, 2.0 * side**3 / best_s(multiply, seconds))
+    return best
+
+
 def copy_rate(n_bytes: int, seconds: float) -> float:
     """Bytes a second of a large copy, those read and those written both counted."""
     import torch

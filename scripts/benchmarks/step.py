@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scripts.benchmarks.counting import roofline_s, step_bytes, step_flops
-from scripts.benchmarks.machine import copy_rate, gemm_rate, has_bf16
+from scripts.benchmarks.machine import copy_rate, gemm_rate, has_bf16, onednn_rate
 from scripts.benchmarks.place import Place, Raw, Rounds, column
 from scripts.benchmarks.rows import Row, quotients
 from scripts.benchmarks.synthetic import RATE, images_of, trainer_of
@@ -29,6 +29,7 @@ def measure(place: Place) -> Raw:
     precisions = ("fp32", "bf16") if has_bf16() else ("fp32",)
     for precision in precisions:
         raw[f"{precision} flops/s"] = gemm_rate(precision, numbers.gemm_sides, numbers.tried_s / 2)
+    raw["oneDNN flops/s"] = onednn_rate(numbers.gemm_sides, numbers.tried_s / 2)
     raw["copy bytes/s"] = copy_rate(numbers.copy_bytes, numbers.tried_s)
     for side in numbers.sides_px:
         widths = (side * side, *numbers.hidden, 1)
@@ -129,6 +130,7 @@ def rows(rounds: Rounds) -> list[Row]:
     found = []
     for key, what in (
         ("fp32 flops/s", "matrix product, fp32"),
+        ("oneDNN flops/s", "matrix product, fp32, oneDNN"),
         ("bf16 flops/s", "matrix product, bf16"),
     ):
         if rates := column(rounds, key):
