@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -412,3 +413,37 @@ def test_demo_stops_where_a_step_fails(sandbox: Sandbox) -> None:
     assert done.returncode == 7
     assert '"exit_code": 7' in done.stderr
     assert [call.split()[1] for call in sandbox.take_calls() if "xray_" in call] == ["train"]
+
+
+def test_the_benchmark_passes_its_words_on(sandbox: Sandbox) -> None:
+    done = sandbox.run("scripts/benchmark", "--only", "help", "--rounds", "2")
+    assert done.returncode == 0, done.stderr
+    assert sandbox.take_calls()[2:] == ["scripts.benchmarks --only help --rounds 2"]
+    assert not (sandbox.root / ".venv-peers").exists()
+
+
+def test_peers_get_an_environment_that_borrows_torch(sandbox: Sandbox) -> None:
+    sandbox.on_call("pip", 'if [ "$1" = freeze ]; then echo torch==9.9; fi')
+    done = sandbox.run("scripts/benchmark", "--peers")
+    assert done.returncode == 0, done.stderr
+    calls = sandbox.take_calls()
+    assert "venv .venv-peers" in calls
+    for peer in ("lightning", "skorch", "fastai"):
+        (install,) = [call for call in calls if call.endswith(f" {peer}")]
+        assert "--constraint .venv-peers/constraints.txt" in install
+    assert (sandbox.root / ".venv-peers" / "constraints.txt").read_text() == "torch==9.9\n"
+    (borrowed,) = (sandbox.root / ".venv-peers").rglob("borrowed.pth")
+    packages = Path(sysconfig.get_path("purelib"))
+    assert borrowed.read_text() == f"{packages}\n"
+    assert not (packages / "borrowed.pth").exists()
+    python = f"{sandbox.root}/.venv-peers/bin/python"
+    assert calls[-1] == f"scripts.benchmarks --peers --peers-python {python}"
+
+
+def test_a_peer_that_cannot_be_installed_is_left_out(sandbox: Sandbox) -> None:
+    sandbox.on_call("pip", 'case "$*" in *skorch) exit 1 ;; esac')
+    done = sandbox.run("scripts/benchmark", "--peers")
+    assert done.returncode == 0, done.stderr
+    assert "skorch could not be installed; it will be left out" in done.stderr
+    assert "lightning could not" not in done.stderr
+    assert sandbox.take_calls()[-1].startswith("scripts.benchmarks --peers --peers-python")

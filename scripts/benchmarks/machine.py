@@ -1,0 +1,136 @@
+"""What this machine is, and how fast it multiplies matrices and moves bytes."""
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+WARM_UPS = 2
+NAMED = ("torchvision", "numpy", "pillow", "scikit-learn")
+MIXED_PRECISION = {"avx512_bf16", "amx_bf16", "bf16"}  # x86 and ARM names in /proc/cpuinfo
+
+
+def described() -> dict[str, Any]:
+    """Processor, cores, load and versions."""
+    import torch
+
+    return {
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load": f"{os.getloadavg()[0]:.1f}",
+        "system": platform.platform(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "bf16": has_bf16(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,  # with the build, which the distribution does not tell
+            **versions(NAMED),
+        },
+    }
+
+
+def versions(names: tuple[str, ...]) -> dict[str, str]:
+    """Of those distributions that are installed."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def cpu_model() -> str:
+    """The processor's name."""
+    for line in _cpuinfo():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def has_bf16() -> bool:
+    """Whether the processor multiplies bf16 numbers itself; emulated, it is slower than fp32."""
+    return any(
+        MIXED_PRECISION & set(line.partition(":")[2].split())
+        for line in _cpuinfo()
+        if line.lower().startswith(("flags", "features"))
+    )
+
+
+def _cpuinfo() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+
+
+def best_s(work: Callable[[], object], seconds: float) -> float:
+    """The least seconds that some work took, tried again and again for that long."""
+    for _ in range(WARM_UPS):
+        work()
+    best, end_s = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end_s or best == float("inf"):
+        start_s = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - start_s)
+    return best
+
+
+def gemm_rate(precision: str, sides: tuple[int, ...], seconds: float) -> float:
+    """Operations a second of the best of some square matrix products.
+
+    Args:
+        precision: fp32 or bf16.
+        sides: Of the matrices.
+        seconds: How long each side is tried.
+    """
+    import torch
+
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    best = 0.0
+    for side in sides:
+        one, other = (torch.randn(side, side).to(dtype) for _ in range(2))
+        out = torch.empty(side, side, dtype=dtype)
+
+        def multiply(a: Any = one, b: Any = other, c: Any = out) -> None:
+            torch.mm(a, b, out=c)
+
+        best = max(best, 2.0 * side**3 / best_s(multiply, seconds))
+    return best
+
+
+def onednn_rate(sides: tuple[int, ...], seconds: float) -> float | None:
+    """Operations a second of fp32 products in oneDNN, where this PyTorch offers it.
+
+    On a processor that MKL, which `torch.mm` calls, does not know well, oneDNN may be twice as
+    fast; the table shows both, and rooflines are those of `torch.mm`.
+    """
+    import torch
+
+    if not torch.backends.mkldnn.is_available():
+        return None
+    linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    if linear is None:
+        return None
+    best = 0.0
+    for side in sides:
+        one, other = (torch.randn(side, side) for _ in range(2))
+
+        def multiply(a: Any = one, b: Any = other) -> None:
+            linear(a, b, None, "none", [], "")
+
+        best = max(best, 2.0 * side**3 / best_s(multiply, seconds))
+    return best
+
+
+def copy_rate(n_bytes: int, seconds: float) -> float:
+    """Bytes a second of a large copy, those read and those written both counted."""
+    import torch
+
+    source = torch.ones(n_bytes, dtype=torch.uint8)
+    target = torch.zeros_like(source)
+    return 2.0 * n_bytes / best_s(lambda: target.copy_(source), seconds)

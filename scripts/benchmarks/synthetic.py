@@ -1,0 +1,96 @@
+"""Noise instead of films: trainers in this process, and files for whole processes."""
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xray_classifier.data.dataset import Standardize, load_split, steps_per_epoch
+from xray_classifier.history import COLUMNS, History, Run
+from xray_classifier.losses import BinaryCrossEntropy
+from xray_classifier.model import Architecture, Network, build_network
+from xray_classifier.optimizers import make_optimizer
+from xray_classifier.signals import StopRequest
+from xray_classifier.trainer import Trainer
+
+SEED = 20260101
+BLOCK = 256
+DROPOUT = 0.3
+RATE = 1e-3
+
+
+def images_of(n: int, side_px: int) -> NDArray[np.uint8]:
+    """Noise, (n, side_px, side_px) uint8."""
+    rng = np.random.default_rng(SEED)
+    return rng.integers(0, 256, (n, side_px, side_px), dtype=np.uint8)
+
+
+def targets_of(n: int) -> NDArray[np.float64]:
+    """Every second image is sick, (n,)."""
+    return (np.arange(n) % 2).astype(np.float64)
+
+
+def network(side_px: int, hidden: Sequence[int]) -> Network:
+    """The stack of the job."""
+    return build_network(
+        Architecture.from_keys("mlp", side_px, hidden, "relu", DROPOUT, "none", False, "kaiming")
+    )
+
+
+def trainer_of(
+    images: NDArray[np.uint8], hidden: Sequence[int], batch: int, precision: str
+) -> Trainer:
+    """A trainer as a run without validation has it, ready for its first step, on the CPU."""
+    n, side_px, _ = images.shape
+    model = network(side_px, hidden)
+    rows = np.arange(n)
+    return Trainer(
+        model=model,
+        standardize=Standardize(0.5, 0.29),
+        loss=BinaryCrossEntropy(),
+        optimizer=make_optimizer(model, "adam", RATE),
+        learning_rate=lambda run: RATE,
+        train_images=load_split(images, targets_of(n), rows, torch.device("cpu")),
+        val_images=None,
+        task="classify",
+        batch_size=batch,
+        seed=0,
+        precision=precision,
+        grad_clip=None,
+        callbacks=(),
+        run=Run(History(COLUMNS["classify"]), 1, steps_per_epoch(n, batch)),
+        request=StopRequest(),
+        scaler=torch.amp.GradScaler("cpu", enabled=False),
+    )
+
+
+def write_npz(path: Path, n: int, side_px: int) -> None:
+    """Noise and labels in one NPZ file, made in blocks so that it may be large."""
+    rng = np.random.default_rng(SEED)
+    header: dict[str, Any] = {
+        "descr": "|u1",
+        "fortran_order": False,
+        "shape": (n, side_px, side_px),
+    }
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        with archive.open("images.npy", "w", force_zip64=True) as stream:
+            np.lib.format.write_array_header_1_0(stream, header)
+            for start in range(0, n, BLOCK):
+                shape = (min(BLOCK, n - start), side_px, side_px)
+                stream.write(rng.integers(0, 256, shape, dtype=np.uint8).tobytes())
+        with archive.open("labels.npy", "w") as stream:
+            np.save(stream, np.arange(n) % 2)
+
+
+def write_films(folder: Path, n: int, side_px: int) -> None:
+    """JPEG files of noise in two class folders, where there is no data at hand."""
+    from PIL import Image
+
+    for row, image in enumerate(images_of(n, side_px)):
+        home = folder / ("NORMAL", "PNEUMONIA")[row % 2]
+        home.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(home / f"{row:05d}.jpeg", quality=90)
