@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from xray_classifier.checkpoint import encode, load_checkpoint
+from xray_classifier.checkpoint import encoded, load_checkpoint
 from xray_classifier.errors import CheckpointError
 
 pytestmark = pytest.mark.slow
@@ -17,7 +17,7 @@ SEED = 20261122
 def test_ten_thousand_flipped_bytes_and_a_thousand_truncations_are_refused(tmp_path: Path) -> None:
     rng = random.Random(SEED)
     weights = {"output.weight": torch.randn(1, 2048), "output.bias": torch.zeros(1)}
-    whole = encode(weights, {"kind": "best", "task": "classify"})
+    whole = b"".join(encoded(weights, {"kind": "best", "task": "classify"}))
     path = tmp_path / "best.safetensors"
     path.write_bytes(whole)
     assert load_checkpoint(path).content["task"] == "classify"

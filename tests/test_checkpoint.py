@@ -21,7 +21,7 @@ from xray_classifier.checkpoint import (
     FORMAT_VERSION,
     STATES,
     NewerVersionError,
-    encode,
+    encoded,
     find_checkpoint,
     load_checkpoint,
     save_checkpoint,
@@ -75,7 +75,7 @@ def test_any_reader_of_safetensors_finds_the_weights(tmp_path: Path) -> None:
 
 
 def test_every_flipped_byte_is_refused(tmp_path: Path) -> None:
-    good = encode(TENSORS, CONTENT)
+    good = b"".join(encoded(TENSORS, CONTENT))
     path = tmp_path / "a.safetensors"
     for place in range(len(good)):
         for mask in (0x01, 0xFF):
@@ -85,7 +85,7 @@ def test_every_flipped_byte_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_truncation_and_every_appended_byte_is_refused(tmp_path: Path) -> None:
-    good = encode(TENSORS, CONTENT)
+    good = b"".join(encoded(TENSORS, CONTENT))
     path = tmp_path / "a.safetensors"
     for length in range(len(good)):
         refusal(path, good[:length])
@@ -120,7 +120,7 @@ def test_five_hundred_flipped_bytes_and_a_hundred_truncations_are_refused(
 
 
 def test_safetensors_alone_would_not_see_a_flipped_weight() -> None:
-    bad = bytearray(encode(TENSORS, CONTENT))
+    bad = bytearray(b"".join(encoded(TENSORS, CONTENT)))
     bad[-1] ^= 0xFF
     assert not torch.equal(safetensors.torch.load(bytes(bad))["w"], TENSORS["w"])
 
@@ -132,7 +132,7 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_newer_version_says_so(tmp_path: Path) -> None:
-    raw = encode(TENSORS, {**CONTENT, "format_version": FORMAT_VERSION + 1})
+    raw = b"".join(encoded(TENSORS, {**CONTENT, "format_version": FORMAT_VERSION + 1}))
     assert "Install a newer xray_classifier" in refusal(tmp_path / "a.safetensors", raw)
     with pytest.raises(NewerVersionError, match=f"version {FORMAT_VERSION + 1}"):
         load_checkpoint(tmp_path / "a.safetensors")
@@ -184,7 +184,7 @@ def test_what_is_no_checkpoint_is_refused(raw: bytes, tmp_path: Path) -> None:
 
 
 def test_a_header_whose_tensors_reach_beyond_the_file_is_refused(tmp_path: Path) -> None:
-    good = encode(TENSORS, CONTENT)
+    good = b"".join(encoded(TENSORS, CONTENT))
     length = int.from_bytes(good[:8], "little")
     header = json.loads(good[8 : 8 + length])
     header["w"]["data_offsets"] = [0, 10**9]
@@ -235,7 +235,7 @@ def test_weights_that_are_not_finite_are_refused_on_saving_and_loading(
     with pytest.raises(NonFiniteError, match="w holds"):
         save_checkpoint(path, tensors, CONTENT)
     assert path.read_bytes() == before
-    assert "NaN or infinite" in refusal(path, encode(tensors, CONTENT))
+    assert "NaN or infinite" in refusal(path, b"".join(encoded(tensors, CONTENT)))
 
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:

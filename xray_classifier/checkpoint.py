@@ -101,12 +101,12 @@ def save_checkpoint(
                 f"{name} holds NaN or infinite values, so no checkpoint was written; "
                 "train with a lower train.optimizer.lr or set train.grad_clip"
             )
-    raw = encode(tensors, content)
+    parts = encoded(tensors, content)
     if keep is None or not path.exists():
-        write_bytes(path, raw)
+        write_bytes(path, *parts)
         return
     with _living_on(path, keep):
-        write_bytes(path, raw)
+        write_bytes(path, *parts)
 
 
 @contextmanager
@@ -137,15 +137,28 @@ def _living_on(path: Path, keep: Path) -> Iterator[None]:
             second.unlink()
 
 
-def encode(tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> bytes:
-    """The bytes of a checkpoint, digest included."""
+def encoded(tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> list[memoryview]:
+    """The bytes of a checkpoint, digest included, in parts: a large one is not copied again."""
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, **content}
     metadata = {"xray": to_json(head), "sha256": _ZERO_DIGEST.decode()}
     plain = {name: t.detach().to("cpu").contiguous() for name, t in tensors.items()}
-    raw = bytearray(save_tensors(plain, metadata))
-    start = _digest_position(raw)
-    raw[start : start + 64] = hashlib.sha256(raw).hexdigest().encode()
-    return bytes(raw)
+    raw = save_tensors(plain, metadata)
+    before, after = _around_digest(raw, _digest_position(raw))
+    return [before, memoryview(_digest(before, after)), after]
+
+
+def _around_digest(raw: bytes, start: int) -> tuple[memoryview, memoryview]:
+    """What stands before the digest at `start`, and behind it."""
+    view = memoryview(raw)
+    return view[:start], view[start + 64 :]
+
+
+def _digest(before: memoryview, after: memoryview) -> bytes:
+    """SHA-256 in hexadecimal digits of a checkpoint whose digest is zeros."""
+    state = hashlib.sha256(before)
+    state.update(_ZERO_DIGEST)
+    state.update(after)
+    return state.hexdigest().encode()
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -182,12 +195,9 @@ def _verified_content(raw: bytes, path: Path) -> dict[str, Any]:
     if len(raw) < 8 or not 2 <= header_bytes <= min(len(raw) - 8, MAX_HEADER_BYTES):
         raise CheckpointError(f"{foreign}, or it was cut short")
     start = _digest_position(raw)
-    stored = bytes(raw[start : start + 64])
-    zeroed = bytearray(raw)
-    zeroed[start : start + 64] = _ZERO_DIGEST
     if start < 0:
         raise CheckpointError(f"{foreign}: it carries no checksum")
-    if hashlib.sha256(zeroed).hexdigest().encode() != stored:
+    if _digest(*_around_digest(raw, start)) != raw[start : start + 64]:
         raise CheckpointError(
             f"{name} is damaged: its checksum does not match. Copy it again from where it was "
             "made, or use the run's other checkpoint"
@@ -212,7 +222,7 @@ def _refuse_constant(text: str) -> float:
     raise ValueError(f"{text} in metadata")
 
 
-def _digest_position(raw: bytes | bytearray) -> int:
+def _digest_position(raw: bytes) -> int:
     """Where the digest's 64 characters start in the header; -1 if it is not there exactly once."""
     header_end = 8 + int.from_bytes(raw[:8], "little")
     found = raw.find(_DIGEST_KEY, 8, header_end)

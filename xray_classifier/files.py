@@ -77,14 +77,15 @@ def write_refusal(path: Path, error: OSError) -> str:
     return f"cannot write {printable(path)}: {error.strerror or error}; {what}"
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`, durably and at once.
+def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
+    """Replace `path` by some bytes, one part behind the other, durably and at once.
 
     Raises:
         OutputError: The operating system refused.
     """
     with atomic_file(path) as file:
-        file.write(content)
+        for part in parts:
+            file.write(part)
 
 
 def read_json(path: Path) -> dict[str, Any]:
