@@ -25,7 +25,7 @@ from scripts.benchmarks.counting import (
     step_flops,
     weights_in,
 )
-from scripts.benchmarks.machine import best_s, copy_rate, gemm_rate, onednn_rate
+from scripts.benchmarks.machine import best_rate, best_s, copy_rate, gemm_rate, onednn_rate
 from scripts.benchmarks.memory import JOB
 from scripts.benchmarks.numbers import QUICK
 from scripts.benchmarks.place import Place
@@ -80,6 +80,7 @@ def test_rates_of_the_machine_are_measured() -> None:
     assert gemm_rate("fp32", (32, 64), 0.01) > 1e6
     assert copy_rate(2**16, 0.01) > 1e6
     onednn = onednn_rate((32,), 0.01)
+    assert best_rate("fp32", (32, 64), 0.01) > 1e6
     assert onednn is None or onednn > 1e6
     ticks: list[int] = []
     assert best_s(lambda: ticks.append(1), 0.0) >= 0.0

@@ -1,7 +1,7 @@
 """`predict_logits` on cached arrays, which `evaluate` and `predict` use, against the GEMM rate."""
 
 from scripts.benchmarks.counting import forward_flops
-from scripts.benchmarks.machine import best_s, gemm_rate
+from scripts.benchmarks.machine import best_rate, best_s
 from scripts.benchmarks.place import Place, Raw, Rounds, column
 from scripts.benchmarks.rows import Row, quotients
 from scripts.benchmarks.synthetic import images_of, network
@@ -15,7 +15,7 @@ EVERY_ROUND = True
 def measure(place: Place) -> Raw:
     """Operations a second of a large product, and of inference at each size."""
     numbers = place.numbers
-    raw = Raw(gemm=gemm_rate("fp32", numbers.gemm_sides, numbers.tried_s / 2))
+    raw = Raw(gemm=best_rate("fp32", numbers.gemm_sides, numbers.tried_s / 2))
     for side in numbers.sides_px:
         images, model = images_of(numbers.inferred, side), network(side, numbers.hidden)
         standardize = Standardize(0.5, 0.29)

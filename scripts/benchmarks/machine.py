@@ -107,7 +107,7 @@ def onednn_rate(sides: tuple[int, ...], seconds: float) -> float | None:
     """Operations a second of fp32 products in oneDNN, where this PyTorch offers it.
 
     On a processor that MKL, which `torch.mm` calls, does not know well, oneDNN may be twice as
-    fast; the table shows both, and rooflines are those of `torch.mm`.
+    fast; the table shows both, and rooflines are those of the faster one.
     """
     import torch
 
@@ -125,6 +125,13 @@ def onednn_rate(sides: tuple[int, ...], seconds: float) -> float | None:
 
         best = max(best, 2.0 * side**3 / best_s(multiply, seconds))
     return best
+
+
+def best_rate(precision: str, sides: tuple[int, ...], seconds: float) -> float:
+    """Operations a second of the faster library; arguments as in `gemm_rate`."""
+    plain = gemm_rate(precision, sides, seconds)
+    other = onednn_rate(sides, seconds) if precision == "fp32" else None
+    return max(plain, other or 0.0)
 
 
 def copy_rate(n_bytes: int, seconds: float) -> float:
