@@ -479,7 +479,7 @@ def _add_explain(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
         "which pixels decided.",
         "  xray-classifier explain runs/latest\n"
         "  xray-classifier explain runs/latest --images film1.png film2.dcm -o explained\n"
-        "  xray-classifier explain runs/latest --json\n",
+        "  xray-classifier explain runs/latest data.path=/where/the/films/are/now\n",
         takes_overrides=True,
     )  # fmt: skip
     group = parser.add_argument_group("input and output")
