@@ -226,7 +226,7 @@ def evidence_part(subject: Subject, chosen: Chosen) -> LessonPart:
         (
             "Occlusion covers one square after the other and notes how far the answer falls. "
             "Integrated gradients walks from an even grey film to this one and credits each pixel "
-            "with what it adds on the way; the credits add up to the whole answer.",
+            "with what it adds on the way; the credits add up to the whole change of the answer.",
             f"Here each sum meets the change of the output within {100 * found.gaps.max():.2g} %. "
             "The last column asks the same network before it learnt anything: what looks alike in "
             "both columns comes from the film, not from the training.",

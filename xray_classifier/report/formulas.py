@@ -146,7 +146,7 @@ def largest_rate() -> Formula:
     """How far one may step in a bowl."""
     return Formula(
         formula("eta", "<", fraction("2", sub("lambda", words("max")))),
-        "Gradient descent comes closer only while the learning rate eta is below 2 divided by the "
+        "Gradient descent arrives only while the learning rate eta is below 2 divided by the "
         "largest curvature lambda.",
     )
 
