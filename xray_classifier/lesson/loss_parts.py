@@ -203,7 +203,8 @@ def bowl_part(subject: Subject, most: int = 4000) -> LessonPart:
         notes=(
             "The two features are mean greys of cells of a 4 x 4 grid over the film, standardised: "
             f"row {plane.cells[0][0] + 1}, column {plane.cells[0][1] + 1} and row "
-            f"{plane.cells[1][0] + 1}, column {plane.cells[1][1] + 1}. A unit with a sigmoid and "
+            f"{plane.cells[1][0] + 1}, column {plane.cells[1][1] + 1}. For the squared error "
+            "y is the target less its mean, so that no bias is needed. A unit with a sigmoid and "
             "cross-entropy is logistic regression; Rosenblatt's perceptron used a step, which has "
             "no slope to descend.",
         ),

@@ -24,6 +24,11 @@ from xray_classifier.report.lesson_page import LessonPart
 from xray_classifier.report.page import ReportFigure
 from xray_classifier.report.words import number_text
 
+COLOURS = {
+    "classify": "Vermillion speaks for sick, blue against",
+    "regress": "Vermillion raises the number, blue lowers it",
+}
+"""What the colours of a map say, by task."""
 SHOWN = 4
 MOST_SCORED, FEWEST_SCORED = 40, 6
 PASSES_PER_FILM = 4000
@@ -204,6 +209,7 @@ def evidence_part(subject: Subject, chosen: Chosen) -> LessonPart:
     fresh = untrained(network, RANDOM_SEED)
     found = integrated_gradients(network.model, network.standardize, chosen.films)
     random = integrated_gradients(fresh.model, fresh.standardize, chosen.films)
+    colours = COLOURS[network.task]
     maps = [
         ("occlusion", occlusion_maps(network, chosen.films)),
         ("integrated\ngradients", found.maps),
@@ -234,8 +240,10 @@ def evidence_part(subject: Subject, chosen: Chosen) -> LessonPart:
         (
             ReportFigure(
                 "Single films",
-                evidence_sheet(chosen.films, maps, chosen.captions, chosen.masks),
-                f"{len(chosen.films)} films with maps of the evidence for and against sick",
+                evidence_sheet(
+                    chosen.films, maps, chosen.captions, chosen.masks, meaning=f"{colours}."
+                ),
+                f"{len(chosen.films)} films with maps of the evidence: {colours}",
                 ("film", "sum of the map", "change of the output", "gap"),
                 rows,
             ),
