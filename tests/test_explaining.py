@@ -172,7 +172,7 @@ def test_a_regression_is_explained(program: Program, tmp_path: Path) -> None:
     assert said.code == 0, said.err
     page = (run / "explain" / "explain.html").read_text(encoding="utf-8")
     assert "map_scores" not in parts_of(page)
-    assert "Vermillion raises the number" in page
+    assert "Vermillion speaks for more" in page
     assert "for sick" not in page
     assert "evidence" in parts_of(page)
 

@@ -15,6 +15,7 @@ from tiny_runs import Program, Said, no_pictures, program, rows_of
 from xray_classifier.cli import main
 from xray_classifier.errors import InterruptedRun
 from xray_classifier.lesson.experiment import Laboratory
+from xray_classifier.lesson.stack_chapters import by_heart_words
 from xray_classifier.report.mathml import formula, fraction, inline, sub, words
 from xray_classifier.terminal import Terminal
 
@@ -287,6 +288,13 @@ def test_a_tour_that_is_stopped_in_the_last_chapter_bars_no_other(
 
 def test_the_page_says_how_to_make_the_same_again(page: str) -> None:
     assert f"xray-classifier tour --seed 1 {' '.join(SMALL)}" in page
+
+
+def test_overfitting_is_claimed_only_where_the_losses_have_parted() -> None:
+    assert "the two curves part. That is overfitting" in by_heart_words(0.010, 1.108)
+    short = by_heart_words(0.781, 0.907)
+    assert "too short" in short
+    assert "That is overfitting" not in short
 
 
 def refused(said: Said, words: str) -> None:

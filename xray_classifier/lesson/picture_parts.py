@@ -26,7 +26,7 @@ from xray_classifier.report.words import number_text
 
 COLOURS = {
     "classify": "Vermillion speaks for sick, blue against",
-    "regress": "Vermillion raises the number, blue lowers it",
+    "regress": "Vermillion speaks for more, blue for less",
 }
 """What the colours of a map say, by task."""
 SHOWN = 4
