@@ -103,6 +103,18 @@ def test_mistakes_are_said(
     assert not (tiny_run / "explain").exists()
 
 
+def test_a_run_that_was_stopped_is_explained_as_such(program: Program, own_run: Path) -> None:
+    path = own_run / "summary.json"
+    summary = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**summary, "status": "interrupted"}))
+    said = program("explain", own_run, "--device", "cpu", "--json")
+    assert said.code == 0, said.err
+    assert "is not finished" in said.json["warnings"][0]
+    page = (own_run / "explain" / "explain.html").read_text(encoding="utf-8")
+    assert "This run is not finished" in page
+    assert "train --resume" in page
+
+
 MORE = {
     "perceptron": ["model.type=perceptron", "-c", "perceptron"],
     "mixer": ["-c", "demo", "model.type=mixer", "model.hidden=[512,256]", "model.dropout=0.1",
@@ -151,10 +163,17 @@ def test_a_regression_is_explained(program: Program, tmp_path: Path) -> None:
     made = program("train", "-q", "-o", tmp_path / "runs", "--name", "age", *words)
     assert made.code == 0, made.err
     run = next((tmp_path / "runs").glob("*_age"))
+    (tmp_path / "films").rename(tmp_path / "elsewhere")
+    moved = program("explain", run, "--device", "cpu")
+    assert moved.code == 2
+    assert "data.path=PATH" in moved.err
+    (tmp_path / "elsewhere").rename(tmp_path / "films")
     said = program("explain", run, "--device", "cpu", "--json")
     assert said.code == 0, said.err
     page = (run / "explain" / "explain.html").read_text(encoding="utf-8")
     assert "map_scores" not in parts_of(page)
+    assert "Vermillion speaks for more" in page
+    assert "for sick" not in page
     assert "evidence" in parts_of(page)
 
 

@@ -13,12 +13,14 @@ from torch.nn.utils import parameters_to_vector
 from xray_classifier.cli import main
 from xray_classifier.data.dataset import Standardize
 from xray_classifier.lesson.landscape import (
+    Landscape,
     Snapshot,
     path_landscape,
     path_plane,
     random_directions,
     random_landscape,
 )
+from xray_classifier.lesson.loss_parts import _path_words
 from xray_classifier.lesson.recording import read_snapshots
 from xray_classifier.lesson.subject import products_per_image, run_subject, some_of
 from xray_classifier.losses import BinaryCrossEntropy
@@ -154,6 +156,29 @@ def test_a_recorded_run_ends_its_path_at_the_kept_weights(tmp_path: Path) -> Non
     np.testing.assert_allclose(found.path[best], 0.0, atol=1e-5)
     assert found.centre == pytest.approx(by_epoch[best - 1], rel=1e-6)
     landscape_figure([found, found], title="The path", loss_name="BCE loss")
+
+
+@pytest.mark.parametrize(
+    ("train", "held", "centre", "said"),
+    [
+        ([0.9, 0.4, 0.3], [0.9, 0.50, 0.70], 0.50, "climbs to 0.7: overfitting"),
+        ([0.9, 0.4, 0.3], [0.9, 0.50, 0.51], 0.50, "0.5, at epoch 4."),  # the unrest of epochs
+        ([0.9, 0.3, 0.4], [0.9, 0.50, 0.70], 0.50, "0.5, at epoch 4."),  # training rose as well
+        ([0.9, 0.4, 0.3], [0.9, 0.50, 0.70], 0.45, "the kept weights, of another epoch, have 0.45"),
+        ([0.9, 0.4, 0.3], [0.9, 0.50, 0.40], 0.40, "0.4, at epoch 8."),
+    ],
+)
+def test_a_path_is_called_overfitting_only_where_its_losses_part(
+    train: list[float], held: list[float], centre: float, said: str
+) -> None:
+    def along(split: str, losses: list[float], middle: float) -> Landscape:
+        none = np.zeros(1)
+        return Landscape("path", none, none, np.zeros((1, 1)), middle, split, 1, 1,
+                         np.zeros((3, 2)), np.array(losses), (0, 4, 8), (0.5, 0.5))  # fmt: skip
+
+    words = _path_words([along("train", train, 0.3), along("val", held, centre)])
+    assert said in words
+    assert ("overfitting" in words) is ("overfitting" in said)
 
 
 def test_products_are_those_of_the_matrices() -> None:

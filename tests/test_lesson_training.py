@@ -1,6 +1,8 @@
 """Short trainings: stopping points by hand, curves against the trainer, rates that do differ."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from xray_classifier.lesson.brief_training import (
     with_dropout,
 )
 from xray_classifier.lesson.parting import measure_parting, stopping_point
+from xray_classifier.lesson.rate_sweep import RateSweep, sweep_rates
 from xray_classifier.lesson.rates import measure_rates
 from xray_classifier.lesson.subject import run_subject, some_of
 from xray_classifier.report.training_figures import parting_figure, rates_figure
@@ -97,6 +100,23 @@ def test_four_rates_differ_in_what_they_come_to(setting: BriefSetting) -> None:
     assert fell["right"] > fell["too small"] > 0
     assert large.curve.diverged or large.curve.losses[:, 0].max() > first
     rates_figure(found, loss_name="BCE loss")
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_range_test_that_suggests_too_much_is_corrected(
+    setting: BriefSetting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_far(*args: Any) -> RateSweep:
+        return replace(sweep_rates(*args), suggested=3.0, lowest_at=30.0)
+
+    monkeypatch.setattr("xray_classifier.lesson.rates.sweep_rates", too_far)
+    found = measure_rates(setting)
+    assert found is not None
+    small, right, _, _ = found.trainings
+    assert right.curve.losses[-1, 0] <= small.curve.losses[-1, 0]
+    assert right.curve.losses[-1, 0] < right.curve.losses[0, 0]
+    assert right.rate in found.tried
+    assert small.rate not in found.tried
 
 
 def test_without_dropout_two_losses_part_and_dropout_is_what_differs(setting: BriefSetting) -> None:

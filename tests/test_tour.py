@@ -13,7 +13,9 @@ from sklearn.metrics import log_loss, roc_auc_score
 from tiny_runs import Program, Said, no_pictures, program, rows_of
 
 from xray_classifier.cli import main
+from xray_classifier.errors import InterruptedRun
 from xray_classifier.lesson.experiment import Laboratory
+from xray_classifier.lesson.stack_chapters import by_heart_words
 from xray_classifier.report.mathml import formula, fraction, inline, sub, words
 from xray_classifier.terminal import Terminal
 
@@ -262,6 +264,37 @@ def test_it_says_a_line_a_chapter_and_where_the_page_is(
     refused(program("tour", "-o", tmp_path / "other", "--force", *SMALL), "replaces only a tour")
     assert (tmp_path / "other" / "mine.txt").read_text() == "keep"
     refused(program("tour", "-o", tmp_path / "other" / "mine.txt", *SMALL), "is a file")
+
+
+def test_a_tour_that_is_stopped_in_the_last_chapter_bars_no_other(
+    tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(
+        laboratory: object, terminal: object, seed: int, folder: Path, *rest: object
+    ) -> Any:
+        (folder / "runs" / "half").mkdir(parents=True)
+        raise InterruptedRun("stopped; go on with train --resume half")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("xray_classifier.tour._lectures", stopped)
+        said = program("tour", "-o", tmp_path / "t", *SMALL)
+    assert said.code == 130
+    assert "run the same command again" in said.err
+    assert "--resume" not in said.err
+    monkeypatch.setattr("xray_classifier.tour._lectures", lambda *args: [])
+    monkeypatch.setattr("xray_classifier.tour._end_of", lambda lectures: "run")
+    assert program("tour", "-o", tmp_path / "t", *SMALL).code == 0
+
+
+def test_the_page_says_how_to_make_the_same_again(page: str) -> None:
+    assert f"xray-classifier tour --seed 1 {' '.join(SMALL)}" in page
+
+
+def test_overfitting_is_claimed_only_where_the_losses_have_parted() -> None:
+    assert "the two curves part. That is overfitting" in by_heart_words(0.010, 1.108)
+    short = by_heart_words(0.781, 0.907)
+    assert "too short" in short
+    assert "That is overfitting" not in short
 
 
 def refused(said: Said, words: str) -> None:

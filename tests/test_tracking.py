@@ -1,6 +1,7 @@
 """Following a run live: what trackers are told, read back with TensorBoard's own reader."""
 
 import io
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,18 @@ def test_without_tensorboard_the_pip_line_is_given_before_anything_is_written(
     monkeypatch.setattr("xray_classifier.tensorboard_tracker.find_spec", lambda name: None)
     said = program("train", "-c", "demo", "-o", tmp_path / "runs", *TINY, *LIVE)
     assert said.code == 2
+    assert "pip install 'xray-classifier[track]'" in said.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_tensorboard_that_does_not_load_is_as_good_as_none(
+    tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xray_classifier.tensorboard_tracker.find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # importing it fails
+    said = program("train", "-c", "demo", "-o", tmp_path / "runs", *TINY, *LIVE)
+    assert said.code == 2
+    assert "does not load" in said.err
     assert "pip install 'xray-classifier[track]'" in said.err
     assert not (tmp_path / "runs").exists()
 

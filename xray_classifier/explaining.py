@@ -16,8 +16,9 @@ from xray_classifier.lesson.picture_parts import (
 from xray_classifier.lesson.recording import read_snapshots
 from xray_classifier.lesson.subject import Subject, run_subject
 from xray_classifier.lesson.training_parts import flow_part, parting_part, rates_part
+from xray_classifier.members import is_finished
 from xray_classifier.report.lesson_page import LessonContent, LessonPart, render_lesson
-from xray_classifier.terminal import Terminal
+from xray_classifier.terminal import Terminal, command
 
 PAGE, NUMBERS = "explain.html", "explain.json"
 
@@ -66,6 +67,7 @@ def run_explain(
         OutputError: The folder cannot be written.
     """
     subject = run_subject(path, terminal, device, overrides)
+    unfinished = _unfinished_words(subject)
     chosen = films_of_files(subject.classifier, images) if images else None
     folder = out or (path if path.is_dir() else subject.run_dir) / "explain"
     make_folder(folder)
@@ -75,7 +77,7 @@ def run_explain(
         parts += [part for part in [draw()] if part is not None]
     shown = films_of_run(subject) if chosen is None else chosen
     parts.insert(_place_of_evidence(parts), evidence_part(subject, shown))
-    return _written(folder, subject, parts, terminal)
+    return _written(folder, subject, parts, unfinished, terminal)
 
 
 def _lessons(subject: Subject) -> Iterator[tuple[str, Callable[[], LessonPart | None]]]:
@@ -97,7 +99,11 @@ def _place_of_evidence(parts: Sequence[LessonPart]) -> int:
 
 
 def _written(
-    folder: Path, subject: Subject, parts: Sequence[LessonPart], terminal: Terminal
+    folder: Path,
+    subject: Subject,
+    parts: Sequence[LessonPart],
+    unfinished: Sequence[str],
+    terminal: Terminal,
 ) -> ExplainResult:
     """Write the pictures, their numbers and the page."""
     files = []
@@ -106,15 +112,29 @@ def _written(
             write_bytes(folder / name, png)
             files.append(name)
     write_json(folder / NUMBERS, {part.name: part.numbers for part in parts})
-    write_text(folder / PAGE, render_lesson(_content(subject, parts)))
-    warnings = tuple(warning for part in parts for warning in part.warnings)
+    write_text(folder / PAGE, render_lesson(_content(subject, parts, unfinished)))
+    warnings = (*unfinished, *(warning for part in parts for warning in part.warnings))
     for warning in warnings:
         terminal.warn(warning)
     terminal.say(f"written to {printable(folder)}: {PAGE}, {NUMBERS} and {len(files)} pictures")
     return ExplainResult(str(folder), str(folder / PAGE), (PAGE, NUMBERS, *files), warnings)
 
 
-def _content(subject: Subject, parts: Sequence[LessonPart]) -> LessonContent:
+def _unfinished_words(subject: Subject) -> tuple[str, ...]:
+    """That the run has not come to its end; nothing where it has."""
+    if is_finished(subject.run_dir):
+        return ()
+    epoch, epochs = subject.classifier.content.get("epoch"), subject.config.train.epochs
+    run = subject.run_dir.parent.parent if subject.member else subject.run_dir
+    return (
+        f"this run is not finished: these are the best weights so far, of epoch {epoch} of at most "
+        f"{epochs}; go on with {command('train', '--resume', run)}",
+    )
+
+
+def _content(
+    subject: Subject, parts: Sequence[LessonPart], unfinished: Sequence[str]
+) -> LessonContent:
     config, network = subject.config, subject.classifier
     of_one = (
         f" The run trained several models; this is the first, {subject.member}."
@@ -129,6 +149,7 @@ def _content(subject: Subject, parts: Sequence[LessonPart]) -> LessonContent:
             f"picture was computed from its own images and weights.{of_one}",
             f"{config.model.type}; films of {network.size_px} x {network.size_px} px; images: "
             f"{counts}. The test split was not touched.",
+            *(words[0].upper() + words[1:] + "." for words in unfinished),
         ),
         tuple(parts),
     )

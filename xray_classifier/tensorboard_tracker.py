@@ -19,14 +19,22 @@ def require_tensorboard() -> None:
     """Refuse before the first step what could not be written after it.
 
     Raises:
-        UsageError: TensorBoard is not installed.
+        UsageError: TensorBoard is not installed, or does not load.
     """
     if find_spec("tensorboard") is None:
-        raise UsageError(
-            "train.track is tensorboard, which is not installed here. Install it with\n"
-            f"  {INSTALL}\n"
-            "or train without it: train.track=null"
-        )
+        raise UsageError(_without("is not installed here"))
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as error:
+        raise UsageError(_without(f"is installed but does not load ({error})")) from error
+
+
+def _without(state: str) -> str:
+    return (
+        f"train.track is tensorboard, which {state}. Install it with\n"
+        f"  {INSTALL}\n"
+        "or train without it: train.track=null"
+    )
 
 
 class TensorBoardTracker:

@@ -10,7 +10,7 @@ from typing import Any
 
 from xray_classifier.config_file import load_config, shipped_configs
 from xray_classifier.config_text import dump_config
-from xray_classifier.errors import OutputError, UsageError
+from xray_classifier.errors import InterruptedRun, OutputError, UsageError
 from xray_classifier.evaluation import EvaluationResult, run_evaluation
 from xray_classifier.files import make_folder, printable, write_json, write_text
 from xray_classifier.lesson.by_hand_chapters import (
@@ -42,8 +42,8 @@ from xray_classifier.training import TrainingResult, run_training
 CONFIG = "tour"
 """The shipped config that each chapter starts from."""
 
-PAGE, NUMBERS = "tour.html", "tour.json"
-OWN_FILES = (PAGE, NUMBERS, "runs")
+PAGE, NUMBERS, RUNS = "tour.html", "tour.json", "runs"
+OWN_FILES = (PAGE, NUMBERS, RUNS)
 """What a tour writes into its folder; all that --force replaces."""
 
 FINAL = ("model.hidden=[128, 64]", "model.dropout=0.1")
@@ -90,10 +90,12 @@ def run_tour(
     _refuse_other_images(common)
     folder = _folder(out, force)
     laboratory = Laboratory(CONFIG, common, Terminal(quiet=True))
-    lectures = _lectures(laboratory, terminal, seed, folder, common)
+    with _whole_or_not_at_all(folder):
+        lectures = _lectures(laboratory, terminal, seed, folder, common)
     numbers = {lecture.chapter.name: lecture.numbers for lecture in lectures}
     elapsed_s = round(time.monotonic() - began_s, 1)
-    content = _content([lecture.chapter for lecture in lectures], laboratory, seed, elapsed_s)
+    again = command("tour", "--seed", str(seed), *overrides)
+    content = _content([lecture.chapter for lecture in lectures], laboratory, again, elapsed_s)
     write_text(folder / PAGE, render_tour(content))
     write_json(folder / NUMBERS, {"seed": seed, "overrides": list(overrides), "chapters": numbers})
     run_dir = _end_of(lectures)
@@ -106,6 +108,22 @@ def run_tour(
         chapters=tuple(numbers),
         elapsed_s=elapsed_s,
     )
+
+
+@contextmanager
+def _whole_or_not_at_all(folder: Path) -> Iterator[None]:
+    """Take the run away where the tour does not come to its end; it would bar the next one."""
+    ended = False
+    try:
+        yield
+        ended = True
+    except InterruptedRun as error:  # its words tell how to resume the run, which is no tour
+        raise type(error)(
+            "interrupted in the last chapter; nothing half-done is left: run the same command again"
+        ) from error
+    finally:
+        if not ended:
+            shutil.rmtree(folder / RUNS, ignore_errors=True)
 
 
 def _end_of(lectures: Sequence[Lecture]) -> str:
@@ -137,8 +155,11 @@ def _folder(out: Path | None, force: bool) -> Path:
                 "--force to replace an earlier tour there"
             )
         if not (out / PAGE).is_file():
-            raise OutputError(f"{printable(out)} holds no {PAGE}; --force replaces only a tour")
-        shutil.rmtree(out / "runs", ignore_errors=True)
+            raise OutputError(
+                f"{printable(out)} holds no {PAGE}, and --force replaces only a tour; "
+                "name another folder with -o"
+            )
+        shutil.rmtree(out / RUNS, ignore_errors=True)
     make_folder(out)
     return out
 
@@ -208,7 +229,7 @@ def final_lecture(folder: Path, common: Sequence[str]) -> Lecture:
     epochs = LONGER * load_config(CONFIG, common).config.train.epochs
     loaded = load_config(CONFIG, [*common, *FINAL, f"train.epochs={epochs}"])
     quiet = Terminal(quiet=True)
-    trained = run_training(loaded, quiet, folder / "runs")
+    trained = run_training(loaded, quiet, folder / RUNS)
     judged = run_evaluation(Path(trained.checkpoint), quiet, split="test")
     chapter = final_chapter(
         Path(trained.run_dir),
@@ -234,7 +255,7 @@ def _final_numbers(trained: TrainingResult, judged: EvaluationResult) -> dict[st
 
 
 def _content(
-    chapters: Sequence[Chapter], laboratory: Laboratory, seed: int, elapsed_s: float
+    chapters: Sequence[Chapter], laboratory: Laboratory, again: str, elapsed_s: float
 ) -> TourContent:
     config = laboratory.configured()
     where = environment("cpu", config.train.threads or 0)
@@ -250,7 +271,7 @@ def _content(
         details=(
             ("The config that every chapter starts from", dump_config(config)),
             ("Where this was computed", "\n".join(f"{k}: {v}" for k, v in where.items())),
-            ("The same again", command("tour", "--seed", str(seed))),
+            ("The same again", again),
             ("Now break it", _breaking()),
         ),
     )

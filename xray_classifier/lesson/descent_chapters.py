@@ -45,12 +45,12 @@ def rates_lecture(laboratory: Laboratory) -> Lecture:
         title="The learning rate: how far to step",
         paragraphs=(
             "The slope says which way is down, not how far to go; the learning rate does. Four "
-            "runs of one stack start from the same weights on the same images and differ in this "
-            "alone.",
+            "runs of one stack start from the same weights on the same images and differ in their "
+            "steps alone.",
             f"At {RATES[0][2]:g} the steps are tiny, and after {n_epochs} epochs the training loss "
             f"is {last(small, 'train_loss'):.3f}. At {RATES[1][2]:g} it is "
-            f"{last(right, 'train_loss'):.3f}. At {RATES[2][2]:g} each step leaps across the "
-            f"valley: {_wild_words(large)}.",
+            f"{last(right, 'train_loss'):.3f}. At {RATES[2][2]:g} the first steps leap across "
+            f"the valley: {_wild_words(large)}.",
             "AdamW gives each weight a step of its own, by the size of the slopes it has seen; "
             f"with {RATES[3][2]:g} it ends at {last(adaptive, 'train_loss'):.3f}.",
         ),

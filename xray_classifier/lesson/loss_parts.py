@@ -36,6 +36,9 @@ NO_PATH = (
     "with train.lesson=true to get it."
 )
 
+RISEN = 1.05
+"""A validation loss this many times its lowest has risen; less is the unrest between epochs."""
+
 
 def loss_name(task: str) -> str:
     """What the loss axis is called."""
@@ -146,20 +149,28 @@ def _path_words(found: list[Landscape]) -> str:
         "the way."
     )
     if len(found) > 1:
-        held = found[1].path_loss
-        best = int(np.argmin(held))
-        words += (
-            f" Over validation the same path is lowest, {held[best]:.3g}, at epoch "
-            f"{first.epochs[best]}"
-        )
-        words += (
-            "; behind it training goes on downhill and validation does not: overfitting."
-            if best < len(held) - 1
-            else "."
-        )
+        words += _held_words(first, found[1])
     return words + (
         " The colours are those of the plane; a dot that lies off it has a loss of its own."
     )
+
+
+def _held_words(train: Landscape, held: Landscape) -> str:
+    """Where the path is lowest over validation, and whether it parts from training behind that."""
+    losses, best = held.path_loss, int(np.argmin(held.path_loss))
+    words = (
+        f" Over validation the same path is lowest, {losses[best]:.3g}, at epoch "
+        f"{train.epochs[best]}"
+    )
+    if held.centre < losses[best]:
+        return f"{words}; the kept weights, of another epoch, have {held.centre:.3g}."
+    learns = train.path_loss[-1] < train.path_loss[best]
+    if learns and losses[-1] > RISEN * losses[best]:
+        return (
+            f"{words}; behind it training goes on downhill and validation climbs to "
+            f"{losses[-1]:.3g}: overfitting."
+        )
+    return f"{words}."
 
 
 def bowl_part(subject: Subject, most: int = 4000) -> LessonPart:
@@ -192,7 +203,8 @@ def bowl_part(subject: Subject, most: int = 4000) -> LessonPart:
         notes=(
             "The two features are mean greys of cells of a 4 x 4 grid over the film, standardised: "
             f"row {plane.cells[0][0] + 1}, column {plane.cells[0][1] + 1} and row "
-            f"{plane.cells[1][0] + 1}, column {plane.cells[1][1] + 1}. A unit with a sigmoid and "
+            f"{plane.cells[1][0] + 1}, column {plane.cells[1][1] + 1}. For the squared error "
+            "y is the target less its mean, so that no bias is needed. A unit with a sigmoid and "
             "cross-entropy is logistic regression; Rosenblatt's perceptron used a step, which has "
             "no slope to descend.",
         ),
@@ -211,8 +223,8 @@ def _bowl_sentences(bowl: Bowl, valley: Valley | None) -> tuple[str, ...]:
     words = [
         "With two weights and the squared error the whole landscape can be drawn: a bowl, whose "
         "lowest point is known by a formula. Gradient descent finds it step by step: small "
-        "steps are slow, large ones jump from wall to wall, and above a limit each jump is longer "
-        "than the last.",
+        "steps are slow, large ones jump from wall to wall, and above a limit the jumps grow "
+        "without end.",
         f"This bowl is {large / small:.3g} times steeper one way than the other. The steep way "
         f"sets the limit, {bowl.largest_rate:.3g}; the flat way is what one waits for.",
     ]

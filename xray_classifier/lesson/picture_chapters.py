@@ -61,9 +61,9 @@ def bowl_lecture(laboratory: Laboratory) -> Lecture:
             "at the mean grey of just two spots of the film. With the squared error its loss is a "
             f"bowl, and a formula gives the lowest point: weights {bowl.minimum[0]:.3f} and "
             f"{bowl.minimum[1]:.3f}, loss {bowl.lowest:.3f}.",
-            "The bowl also says how far one may step. Up to a learning rate of 2 divided by the "
-            f"largest curvature, {bowl.largest_rate:.3f} here, every step comes closer; beyond it "
-            "every step leads further away.",
+            "The bowl also says how far one may step. Below a learning rate of 2 divided by the "
+            f"largest curvature, {bowl.largest_rate:.3f} here, the steps arrive at the lowest "
+            "point; above it they swing wider and wider across the bowl.",
             *(() if valley is None else (_valley_words(valley),)),
         ),
         figures=tuple(figures),

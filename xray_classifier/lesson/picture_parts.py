@@ -24,6 +24,11 @@ from xray_classifier.report.lesson_page import LessonPart
 from xray_classifier.report.page import ReportFigure
 from xray_classifier.report.words import number_text
 
+COLOURS = {
+    "classify": "Vermillion speaks for sick, blue against",
+    "regress": "Vermillion speaks for more, blue for less",
+}
+"""What the colours of a map say, by task."""
 SHOWN = 4
 MOST_SCORED, FEWEST_SCORED = 40, 6
 PASSES_PER_FILM = 4000
@@ -204,6 +209,7 @@ def evidence_part(subject: Subject, chosen: Chosen) -> LessonPart:
     fresh = untrained(network, RANDOM_SEED)
     found = integrated_gradients(network.model, network.standardize, chosen.films)
     random = integrated_gradients(fresh.model, fresh.standardize, chosen.films)
+    colours = COLOURS[network.task]
     maps = [
         ("occlusion", occlusion_maps(network, chosen.films)),
         ("integrated\ngradients", found.maps),
@@ -226,7 +232,7 @@ def evidence_part(subject: Subject, chosen: Chosen) -> LessonPart:
         (
             "Occlusion covers one square after the other and notes how far the answer falls. "
             "Integrated gradients walks from an even grey film to this one and credits each pixel "
-            "with what it adds on the way; the credits add up to the whole answer.",
+            "with what it adds on the way; the credits add up to the whole change of the answer.",
             f"Here each sum meets the change of the output within {100 * found.gaps.max():.2g} %. "
             "The last column asks the same network before it learnt anything: what looks alike in "
             "both columns comes from the film, not from the training.",
@@ -234,8 +240,10 @@ def evidence_part(subject: Subject, chosen: Chosen) -> LessonPart:
         (
             ReportFigure(
                 "Single films",
-                evidence_sheet(chosen.films, maps, chosen.captions, chosen.masks),
-                f"{len(chosen.films)} films with maps of the evidence for and against sick",
+                evidence_sheet(
+                    chosen.films, maps, chosen.captions, chosen.masks, meaning=f"{colours}."
+                ),
+                f"{len(chosen.films)} films with maps of the evidence: {colours}",
                 ("film", "sum of the map", "change of the output", "gap"),
                 rows,
             ),

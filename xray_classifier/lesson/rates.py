@@ -20,6 +20,9 @@ NOTES, FEWEST_NOTES = 32, 12
 LOWEST, HIGHEST = 1e-6, 100.0
 SMALLER = 100.0
 """The rate that is too small is this many times smaller than the suggested one."""
+FAR_BELOW = 10.0
+"""A rate this many times below the suggested one is tried too: the range test raises the rate while
+the weights move, and may suggest one that fresh weights cannot bear."""
 LARGER = 10.0
 """The rate that is too large is at least this many times larger."""
 ADAPTIVE = ("adam", 1e-3)
@@ -48,8 +51,9 @@ class Rates:
 
     Attributes:
         sweep: Range test with plain gradient steps (sgd).
-        tried: Rates between the steepest and the lowest point of the sweep that were trained with;
-            the one with the smallest loss at the end is the right one.
+        tried: Rates from below the steepest to the lowest point of the sweep that were trained with
+            and, where one far below did better, that one; the one with the smallest loss at the
+            end is the right one.
         trainings: Too small, right, too large, adaptive.
         n: Training images.
     """
@@ -80,6 +84,7 @@ def measure_rates(setting: BriefSetting) -> Rates | None:
     tried = {
         rate: _trained(setting, "sgd", rate, steps)
         for rate in sorted({
+            two_digits(sweep.suggested / FAR_BELOW),
             sweep.suggested,
             two_digits(float(np.sqrt(sweep.suggested * sweep.lowest_at))),
             sweep.lowest_at,
@@ -87,15 +92,19 @@ def measure_rates(setting: BriefSetting) -> Rates | None:
     }  # fmt: skip
     right = min(tried, key=lambda rate: _final(tried[rate]))
     small = two_digits(right / SMALLER)
+    tried[small] = _trained(setting, "sgd", small, steps)
+    while _final(tried[small]) < _final(tried[right]):
+        right, small = small, two_digits(small / SMALLER)
+        tried[small] = _trained(setting, "sgd", small, steps)
     large = two_digits(max(LARGER * right, sweep.diverged_at or 0.0))
     adam, adam_rate = ADAPTIVE
     trainings = (
-        RateTraining("too small", "sgd", small, _trained(setting, "sgd", small, steps)),
+        RateTraining("too small", "sgd", small, tried[small]),
         RateTraining("right", "sgd", right, tried[right]),
         RateTraining("too large", "sgd", large, _trained(setting, "sgd", large, steps)),
         RateTraining("adaptive", adam, adam_rate, _trained(setting, adam, adam_rate, steps)),
     )
-    return Rates(sweep, tuple(tried), trainings, len(setting.train))
+    return Rates(sweep, tuple(sorted({*tried} - {small})), trainings, len(setting.train))
 
 
 def _final(curve: BriefCurve) -> float:

@@ -15,6 +15,8 @@ FEW = "data.split={val: 0.44, test: 0.44}"
 LONGER = 5
 """How many times the epochs of the config a stack needs to learn a few images by heart."""
 DROPOUT = 0.5
+PARTED = 0.5
+"""A training loss below this part of the validation loss has parted from it."""
 PATIENCE = 15
 TOP = 1.5
 
@@ -119,10 +121,8 @@ def dropout_lecture(laboratory: Laboratory) -> tuple[Lecture, Experiment]:
         name="dropout",
         title="Overfitting, and dropout against it",
         paragraphs=(
-            f"A wide stack with few images ({n:,} here) can learn each of them by heart. Its "
-            f"training loss falls to {ends['no dropout, train']:.3f}, while the loss on images it "
-            f"has not seen ends at {ends['no dropout, validation']:.3f}: the two curves part. That "
-            "is overfitting.",
+            f"A wide stack with few images ({n:,} here) can learn each of them by heart. "
+            + by_heart_words(ends["no dropout, train"], ends["no dropout, validation"]),
             f"Dropout silences each hidden unit with chance {DROPOUT:g} in every training step, so "
             "that no unit can rely on another, and switches itself off for judging. The training "
             f"loss now ends at {ends['dropout, train']:.3f}, the validation loss at "
@@ -139,6 +139,25 @@ def dropout_lecture(laboratory: Laboratory) -> tuple[Lecture, Experiment]:
         ),
     )
     return Lecture(chapter, {"without": record(without), "dropout": record(dropped)}), without
+
+
+def by_heart_words(train: float, val: float) -> str:
+    """How far the two losses have parted, from where they end.
+
+    Args:
+        train: Training loss of the last epoch.
+        val: Validation loss of the last epoch.
+    """
+    if train < PARTED * val:
+        return (
+            f"Its training loss falls to {train:.3f}, while the loss on images it has not seen "
+            f"ends at {val:.3f}: the two curves part. That is overfitting."
+        )
+    return (
+        f"This tour was too short for that: its training loss ends at {train:.3f}, the loss on "
+        f"images it has not seen at {val:.3f}. With more epochs the two curves part, and that is "
+        "called overfitting."
+    )
 
 
 def stopping_lecture(laboratory: Laboratory, long: Experiment) -> Lecture:

@@ -67,7 +67,7 @@ def run_subject(
     """
     run_dir, member = _run_of_one(path)
     classifier = load_classifier(run_dir, device)
-    radiographs = own_images(classifier, judged_config(classifier, None, overrides), terminal)
+    radiographs = _images_of(classifier, overrides, terminal)
     config = load_config(run_dir / "config.yaml").config
     rows = {name: radiographs.rows(name) for name in ("train", "val")}
     targets, _ = training_targets(radiographs.manifest.targets, rows["train"], config.task)
@@ -79,6 +79,19 @@ def run_subject(
     }
     loss = run_loss(config, radiographs.manifest.targets[rows["train"]])
     return Subject(classifier, loss, splits, radiographs, config, run_dir, member)
+
+
+def _images_of(classifier: Classifier, overrides: Sequence[str], terminal: Terminal) -> Radiographs:
+    """The images of the run, wherever they are now."""
+    config = judged_config(classifier, None, overrides)
+    try:
+        return own_images(classifier, config, terminal)
+    except UsageError as error:
+        if config.path is None or Path(config.path).exists():
+            raise
+        raise UsageError(
+            f"{error}; where the images of the run have moved, say so behind RUN: data.path=PATH"
+        ) from error
 
 
 def _run_of_one(path: Path) -> tuple[Path, str]:

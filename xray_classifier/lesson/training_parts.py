@@ -144,8 +144,8 @@ def parting_part(subject: Subject) -> LessonPart | None:
         "Overfitting, dropout and early stopping",
         (
             f"Here this network was trained anew on {found.n_train} images, few enough to learn by "
-            "heart. The loss on them goes on falling when that on other images has stopped: the "
-            "gap between the lines is what was learnt of these images alone.",
+            "heart. Where the loss on them falls further than that on other images, the gap "
+            "between the lines is what was learnt of these images alone.",
             *_parting_words(found),
         ),
         (
@@ -196,9 +196,9 @@ def _parting_words(found: Parting) -> list[str]:
         else f"would have stopped it at epoch {plain.stop_epoch}"
     )
     words = [
-        f"Without dropout the losses end {plain.gap:.2f} apart. Early stopping {stopped} and kept "
-        f"epoch {plain.best_epoch}, with a validation loss of {plain.held[plain.best_epoch]:.3f}"
-        f"; at the end it is {plain.held[-1]:.3f}"
+        f"Without dropout the losses end {abs(plain.gap):.2f} apart. Early stopping {stopped} "
+        f"and kept epoch {plain.best_epoch}, with a validation loss of "
+        f"{plain.held[plain.best_epoch]:.3f}; at the end it is {plain.held[-1]:.3f}"
         + (
             "."
             if plain.held[plain.best_epoch] <= plain.held[-1]
@@ -207,11 +207,11 @@ def _parting_words(found: Parting) -> list[str]:
     ]
     if len(found.trainings) > 1:
         other = found.trainings[1]
-        closer = "closer together" if other.gap < plain.gap else "no closer together"
+        closer = "closer together" if abs(other.gap) < abs(plain.gap) else "no closer together"
         best = float(other.held[other.best_epoch] - plain.held[plain.best_epoch])
         words.append(
-            f"With dropout {other.dropout:g} they end {other.gap:.2f} apart, {closer}; its best "
-            f"validation loss is {abs(best):.3f} {'lower' if best < 0 else 'higher'}."
+            f"With dropout {other.dropout:g} they end {abs(other.gap):.2f} apart, {closer}; its "
+            f"best validation loss is {abs(best):.3f} {'lower' if best < 0 else 'higher'}."
         )
     return words
 

@@ -24,17 +24,20 @@ def evidence_figure(
     maps: Sequence[tuple[str, NDArray[np.floating]]],
     captions: Sequence[str],
     masks: NDArray[np.bool_] | None = None,
+    *,
+    meaning: str = "Vermillion speaks for sick, blue against.",
 ) -> Figure:
     """One row for each film: the film, then one kind of map after the other laid over it.
 
     Args:
         films: (n, S, S) uint8.
-        maps: Heading and maps (n, S, S); above 0 speaks for sick.
+        maps: Heading and maps (n, S, S); above 0 raises the output.
         captions: One for each film; up to three lines.
         masks: Lesions to outline, (n, S, S); None outlines nothing. An empty one is left out.
+        meaning: What the two colours say.
     """
     subtitle = (
-        "Vermillion speaks for sick, blue against. Each map has a scale of its own.\n"
+        f"{meaning} Each map has a scale of its own.\n"
         + ("Green: where the lesion of the phantom lies." if masks is not None
            else "What moves the model, not where a disease is.")
     )  # fmt: skip

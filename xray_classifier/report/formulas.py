@@ -138,7 +138,8 @@ def least_squares() -> Formula:
             "w", "=", power(row("(", gram, ")"), row("-", "1")), power("X", "transposed"), "y"
         ),
         "The weights of the smallest squared error solve a system of linear equations (least "
-        "squares); X holds the features of all images, y what they should give.",
+        "squares); X holds the features of all images, y what they should give, both less their "
+        "means, so that no bias is needed.",
     )  # fmt: skip
 
 
@@ -146,7 +147,7 @@ def largest_rate() -> Formula:
     """How far one may step in a bowl."""
     return Formula(
         formula("eta", "<", fraction("2", sub("lambda", words("max")))),
-        "Gradient descent comes closer only while the learning rate eta is below 2 divided by the "
+        "Gradient descent arrives only while the learning rate eta is below 2 divided by the "
         "largest curvature lambda.",
     )
 
