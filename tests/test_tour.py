@@ -258,7 +258,11 @@ def test_it_says_a_line_a_chapter_and_where_the_page_is(
     assert str(tmp_path / "t" / "tour.html") in said.out
     said = program("tour", "-o", tmp_path / "t", *SMALL)
     refused(said, "--force")
+    runs = tmp_path / "t" / "runs"
+    for name in ("20260101-000000_mine", "20260101-000000_tour"):
+        (runs / name).mkdir(parents=True)
     assert program("tour", "-o", tmp_path / "t", "--force", "--json", *SMALL).json["page"]
+    assert [run.name for run in runs.iterdir()] == ["20260101-000000_mine"]  # the user's own
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("keep")
     refused(program("tour", "-o", tmp_path / "other", "--force", *SMALL), "replaces only a tour")
@@ -272,7 +276,7 @@ def test_a_tour_that_is_stopped_in_the_last_chapter_bars_no_other(
     def stopped(
         laboratory: object, terminal: object, seed: int, folder: Path, *rest: object
     ) -> Any:
-        (folder / "runs" / "half").mkdir(parents=True)
+        (folder / "runs" / "20260101-000000_tour").mkdir(parents=True)
         raise InterruptedRun("stopped; go on with train --resume half")
 
     with monkeypatch.context() as patched:

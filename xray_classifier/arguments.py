@@ -496,8 +496,8 @@ def _add_lr_find(found: Any, verbs: dict[str, argparse.ArgumentParser]) -> None:
     parser = _verb(
         found, verbs, "lr-find",
         "Find a learning rate: raise it from tiny to huge over one short training, and suggest "
-        "where the loss falls fastest, in the decade below its lowest point. The model is thrown "
-        "away.",
+        "where the loss falls fastest, in the half decade below its lowest point. The model is "
+        "thrown away.",
         "  xray-classifier lr-find -c demo\n"
         "  xray-classifier lr-find -c mlp data.path=chest_xray train.optimizer.name=sgd\n"
         "  xray-classifier lr-find -c my.yaml --from 1e-6 --to 1 --steps 200 --json\n",

@@ -104,7 +104,7 @@ def _said(folder: Path, sweep: RateSweep, terminal: Terminal) -> LrFindResult:
         terminal.say(f"the loss began to grow without end at {sweep.diverged_at:.2g}")
     if override:
         terminal.say(
-            f"the loss is lowest at {sweep.lowest_at:g} and, in the decade below that, falls "
+            f"the loss is lowest at {sweep.lowest_at:g} and, in the half decade below that, falls "
             f"fastest at {sweep.suggested:g}: good rates lie between"
         )
     else:

@@ -43,6 +43,7 @@ CONFIG = "tour"
 """The shipped config that each chapter starts from."""
 
 PAGE, NUMBERS, RUNS = "tour.html", "tour.json", "runs"
+NO_RUNS = ("index.csv", "latest")
 OWN_FILES = (PAGE, NUMBERS, RUNS)
 """What a tour writes into its folder; all that --force replaces."""
 
@@ -123,7 +124,16 @@ def _whole_or_not_at_all(folder: Path) -> Iterator[None]:
         ) from error
     finally:
         if not ended:
-            shutil.rmtree(folder / RUNS, ignore_errors=True)
+            _remove_run_of_tour(folder)
+
+
+def _remove_run_of_tour(folder: Path) -> None:
+    """Remove what a tour trained last; runs of the user's own that stand beside it stay."""
+    runs = folder / RUNS
+    for run in runs.glob(f"*_{CONFIG}*"):
+        shutil.rmtree(run, ignore_errors=True)
+    if all(entry.name in NO_RUNS for entry in (runs.iterdir() if runs.is_dir() else ())):
+        shutil.rmtree(runs, ignore_errors=True)
 
 
 def _end_of(lectures: Sequence[Lecture]) -> str:
@@ -159,7 +169,7 @@ def _folder(out: Path | None, force: bool) -> Path:
                 f"{printable(out)} holds no {PAGE}, and --force replaces only a tour; "
                 "name another folder with -o"
             )
-        shutil.rmtree(out / RUNS, ignore_errors=True)
+        _remove_run_of_tour(out)
     make_folder(out)
     return out
 

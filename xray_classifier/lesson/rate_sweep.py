@@ -23,7 +23,7 @@ SAMPLE = 256
 """Training images on which the loss is taken after each step; the same ones each time."""
 DIVERGED = 4.0
 """The sweep ends when the loss is this many times the larger of its first and lowest value."""
-DECADES = 1.0
+DECADES = 0.5
 """How far below the rate of the lowest loss the steepest fall is looked for."""
 HALF_WINDOW = 0.3
 """Decades of the rate on either side over which the line at a point is laid."""
@@ -38,8 +38,8 @@ class RateSweep:
         batch_losses: Loss of its batch before the step, dropout on, (k,).
         losses: Loss on the same sample of training images after the step, dropout off, (k,).
         smoothed: `losses`, each replaced by the line through its neighbours, (k,).
-        suggested: Rate at which the smoothed loss falls fastest, within a decade below the lowest
-            point; None where it never falls.
+        suggested: Rate at which the smoothed loss falls fastest, within half a decade below the
+            lowest point; None where it never falls.
         lowest_at: Rate at which the smoothed loss is lowest; None where it never falls.
         diverged_at: Rate at which the sweep ended because the loss grew; None where it did not.
     """

@@ -31,7 +31,7 @@ def sweep_figure(sweep: RateSweep, *, title: str, loss_name: str) -> Figure:
     """
     suggested = (
         "the loss falls at no rate" if sweep.suggested is None
-        else f"lowest at {sweep.lowest_at:g}, in the decade below steepest at {sweep.suggested:g}"
+        else f"lowest at {sweep.lowest_at:g}, steepest close below at {sweep.suggested:g}"
     )  # fmt: skip
     end = (
         "no divergence" if sweep.diverged_at is None
