@@ -32,16 +32,17 @@ def least_px(classifier: Classifier) -> int:
     return max(LEAST_PX, OVERSAMPLING * classifier.size_px)
 
 
-def hangs_on_details(row: tuple[Any, ...], classifier: Classifier) -> bool:
+def hangs_on_details(row: tuple[Any, ...], classifier: Classifier, refuses: bool) -> bool:
     """Whether a film decoded in full could get another status or decision.
 
     Args:
         row: Of a film that could be decoded; its columns are those of the classifier.
         classifier: What answered.
+        refuses: Whether the gate refuses strange films rather than telling of them.
     """
     said = dict(zip(classifier.columns, row, strict=True))
     low, high = NEAR_THE_GATE
-    if said["status"] != OK or (said["ood_score"] is not None and low < said["ood_score"] < high):
+    if refuses and (said["status"] != OK or low < said["ood_score"] < high):
         return True
     if classifier.task == "regress":
         return False

@@ -130,6 +130,7 @@ def _scorer_of(classifier: Classifier, how: Prediction) -> Scorer:
         how.study,
         classifier.gate_of(how.gate),
         intended_use=None if how.gate == "off" else classifier.intended_use,
+        refuses=how.gate == "refuse",
     )
 
 

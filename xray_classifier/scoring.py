@@ -113,6 +113,7 @@ class Scorer:
         study: Add the columns `study_uid` and `sop_uid`.
         gate_of: See `Classifier.rows`.
         intended_use: What DICOM headers are held against; None: nothing.
+        refuses: Whether the gate refuses images rather than telling of them.
     """
 
     classifier: Classifier
@@ -120,6 +121,7 @@ class Scorer:
     study: bool = False
     gate_of: GateOf | None = None
     intended_use: Mapping[str, Any] | None = None
+    refuses: bool = False
     _readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4))
 
     @property
@@ -164,7 +166,8 @@ class Scorer:
         doubtful = [
             place
             for place, (film, row) in enumerate(zip(films, rows, strict=True))
-            if not isinstance(film, DecodeError) and hangs_on_details(row, self.classifier)
+            if not isinstance(film, DecodeError)
+            and hangs_on_details(row, self.classifier, self.refuses)
         ]
         again = [jobs[place] for place in doubtful]
         with closing(in_full.decoded(Path(job.path) for job in again)) as whole:
