@@ -211,14 +211,17 @@ class Classifier:
         referred = none if self.refer is None else self.refer.inside(p_sick)
         return Scores(outputs, sigmoid(outputs), p_sick, sick, referred)
 
-    def strangeness(self, images: NDArray[np.uint8], signatures: Signatures) -> Strangeness:
+    def strangeness(
+        self, images: NDArray[np.uint8], signatures: Signatures, say_why: bool = True
+    ) -> Strangeness:
         """How unlike the training images each image is, and why it is no image for this model.
 
         Args:
             images: Prepared images, (n, S, S) uint8.
             signatures: Their records of SIGNATURE, (n,).
+            say_why: Whether reasons are wanted.
         """
-        return strangeness(self.gate, self.model, self.standardize, images, signatures)
+        return strangeness(self.gate, self.model, self.standardize, images, signatures, say_why)
 
     def require_gate(self, mode: GateMode) -> None:
         """Refuse to promise what nothing can keep.
@@ -249,9 +252,8 @@ class Classifier:
         def asked(
             images: NDArray[np.uint8], signatures: Signatures
         ) -> tuple[list[float], tuple[str, ...]]:
-            found = self.strangeness(images, signatures)
-            reasons = found.reasons if mode == "refuse" else ("",) * len(images)
-            return found.scores.tolist(), reasons
+            found = self.strangeness(images, signatures, say_why=mode == "refuse")
+            return found.scores.tolist(), found.reasons
 
         return asked
 

@@ -78,7 +78,8 @@ def ood_scores(
     """
     if classifier.gate is None or not len(rows):
         return np.full(len(rows), np.nan)
-    return classifier.strangeness(radiographs.images[rows], radiographs.signatures[rows]).scores
+    images, signatures = radiographs.images[rows], radiographs.signatures[rows]
+    return classifier.strangeness(images, signatures, say_why=False).scores
 
 
 def gated(

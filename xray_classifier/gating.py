@@ -225,6 +225,7 @@ def strangeness(
     standardize: nn.Module,
     images: Images,
     signatures: Signatures,
+    say_why: bool = True,
 ) -> Strangeness:
     """What the gate says of prepared images.
 
@@ -234,11 +235,13 @@ def strangeness(
         standardize: uint8 images to what it sees.
         images: (n, S, S) uint8.
         signatures: (n,) records of SIGNATURE.
+        say_why: Whether reasons are wanted; finding them means turning each strange image about.
     """
     if gate is None or not len(images):
         return Strangeness(np.full(len(images), np.nan), ("",) * len(images))
     shares = gate.shares(images, signatures, features_of(model, standardize, images))
-    return Strangeness(scores_of(shares), gate.reasons(images, signatures, shares))
+    why = gate.reasons(images, signatures, shares) if say_why else ("",) * len(images)
+    return Strangeness(scores_of(shares), why)
 
 
 def without_gate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
