@@ -55,9 +55,9 @@ def worker_command() -> list[str]:
 
 
 def import_paths() -> list[str]:
-    """`sys.path` without the working folder, and with that of this package."""
+    """`sys.path` without the working folder, each entry once, and with that of this package."""
     own = str(Path(__file__).resolve().parents[2])
-    found = [os.path.abspath(entry) for entry in sys.path if entry]  # noqa: PTH100
+    found = list(dict.fromkeys(os.path.abspath(entry) for entry in sys.path if entry))  # noqa: PTH100
     return found if own in found else [own, *found]
 
 
