@@ -68,7 +68,7 @@ def make_images(kind: str, n_images: int, size: int, place: Path) -> Path | None
         return None
     rng = np.random.default_rng(SEED)
     if kind == "npz":
-        return _make_npz(n_images, size, place.with_suffix(".npz"), rng)
+        return make_npz(n_images, size, place.with_suffix(".npz"), zipfile.ZIP_DEFLATED)
     from PIL import Image
 
     for row in range(n_images):
@@ -79,10 +79,19 @@ def make_images(kind: str, n_images: int, size: int, place: Path) -> Path | None
     return place
 
 
-def _make_npz(n_images: int, size: int, path: Path, rng: np.random.Generator) -> Path:
+def make_npz(n_images: int, size: int, path: Path, compression: int) -> Path:
+    """Noise and labels in one NPZ file, made in blocks so that it may be large.
+
+    Args:
+        n_images: Images; every second one is sick.
+        size: Their side in pixels.
+        path: Of the file.
+        compression: ZIP_STORED or ZIP_DEFLATED of `zipfile`.
+    """
+    rng = np.random.default_rng(SEED)
     header: dict[str, Any] = {"descr": "|u1", "fortran_order": False}
     header["shape"] = (n_images, size, size)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    with zipfile.ZipFile(path, "w", compression, compresslevel=1) as archive:
         with archive.open("images.npy", "w", force_zip64=True) as stream:
             np.lib.format.write_array_header_1_0(stream, header)
             for start in range(0, n_images, BLOCK):

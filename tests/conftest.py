@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Before PyTorch is imported: see `cli.SPINS`.
-os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+from xray_classifier.cli import share_cores
+
+share_cores()  # before PyTorch and NumPy are imported by a test
 
 # The same examples in every run, so that a red build means a change; HYPOTHESIS=explore draws anew.
 settings.register_profile("same", derandomize=True)

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parse(words, RECIPES)
         arguments.words = words
-        _share_cores()
+        share_cores()
         _refuse_many_processes(arguments)
         stream = sys.stderr if _stdout_is_data(arguments) else sys.stdout
         terminal = Terminal(stream, quiet=arguments.quiet)
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _share_cores() -> None:
+def share_cores() -> None:
     """Before PyTorch and NumPy are imported: do not keep cores busy with waiting, unless told."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if "OMP_WAIT_POLICY" not in os.environ:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from xray_classifier.classifier import Classifier, GateMode
 from xray_classifier.data.dicom_scope import out_of_scope
 from xray_classifier.data.loading import Radiographs
-from xray_classifier.data.signature import CONTAINERS
+from xray_classifier.data.signature import from_dicom
 
 READERS = 4
 OUT_OF_SCOPE = "out_of_scope"
@@ -134,8 +134,7 @@ def rows_out_of_scope(
     files = radiographs.manifest.files
     if intended_use is None or not len(files):
         return []
-    dicom = radiographs.signatures["container"][rows] == CONTAINERS.index("DICOM")
-    asked = rows[dicom].tolist()
+    asked = rows[from_dicom(radiographs.signatures[rows])].tolist()
     check = partial(_outside, intended_use=intended_use)
     with ThreadPoolExecutor(READERS) as readers:
         outside = list(readers.map(check, [files[row] for row in asked]))

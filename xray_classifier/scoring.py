@@ -17,7 +17,7 @@ from xray_classifier.data.dicom_scope import require_in_scope
 from xray_classifier.data.isolation import DecodingPool
 from xray_classifier.data.patients import SCHEMES, patient_of
 from xray_classifier.data.preparing import decode_in_order
-from xray_classifier.data.signature import Decoded
+from xray_classifier.data.signature import Decoded, from_dicom
 from xray_classifier.errors import DecodeError
 from xray_classifier.fast_decoding import hangs_on_details
 from xray_classifier.inference import INFERENCE_ROWS
@@ -217,7 +217,7 @@ Window = list[tuple[Job, Decoded]]
 def _scoped(intended_use: Mapping[str, Any], pair: tuple[Job, Decoded]) -> Decoded:
     """A film, or why its header says that the model is not meant for it."""
     job, film = pair
-    if isinstance(film, DecodeError):
+    if isinstance(film, DecodeError) or not from_dicom(film.signature)[0]:
         return film
     try:
         require_in_scope(Path(job.path), intended_use)

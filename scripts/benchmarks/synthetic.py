@@ -3,12 +3,12 @@
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from scripts.measure_memory import SEED, make_npz
 from xray_classifier.data.dataset import Standardize, load_split, steps_per_epoch
 from xray_classifier.history import COLUMNS, History, Run
 from xray_classifier.losses import BinaryCrossEntropy
@@ -17,8 +17,6 @@ from xray_classifier.optimizers import make_optimizer
 from xray_classifier.signals import StopRequest
 from xray_classifier.trainer import Trainer
 
-SEED = 20260101
-BLOCK = 256
 DROPOUT = 0.3
 RATE = 1e-3
 
@@ -69,21 +67,8 @@ def trainer_of(
 
 
 def write_npz(path: Path, n: int, side_px: int) -> None:
-    """Noise and labels in one NPZ file, made in blocks so that it may be large."""
-    rng = np.random.default_rng(SEED)
-    header: dict[str, Any] = {
-        "descr": "|u1",
-        "fortran_order": False,
-        "shape": (n, side_px, side_px),
-    }
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        with archive.open("images.npy", "w", force_zip64=True) as stream:
-            np.lib.format.write_array_header_1_0(stream, header)
-            for start in range(0, n, BLOCK):
-                shape = (min(BLOCK, n - start), side_px, side_px)
-                stream.write(rng.integers(0, 256, shape, dtype=np.uint8).tobytes())
-        with archive.open("labels.npy", "w") as stream:
-            np.save(stream, np.arange(n) % 2)
+    """Noise and labels in one NPZ file."""
+    make_npz(n, side_px, path, zipfile.ZIP_STORED)
 
 
 def write_films(folder: Path, n: int, side_px: int) -> None:

@@ -96,6 +96,11 @@ class Prepared:
     signature: Signatures
 
 
+def from_dicom(signatures: Signatures) -> NDArray[np.bool_]:
+    """Which films came out of a DICOM file, (n,), for signatures (n,)."""
+    return np.asarray(signatures["container"] == CONTAINERS.index("DICOM"))
+
+
 Decoded = Prepared | DecodeError
 """An image as the model sees it, or why there is none."""
 

@@ -96,6 +96,7 @@ def random_directions(model: nn.Module, seed: int) -> tuple[Weights, Weights]:
     generator = torch.Generator().manual_seed(seed)
 
     def direction() -> Weights:
+        """One of them."""
         found = {}
         for name, weight in model.named_parameters():
             values = weight.detach().cpu()
