@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from xray_classifier.cli import share_cores
+from xray_classifier.process_settings import share_cores
 
 share_cores()  # before PyTorch and NumPy are imported by a test
 

@@ -244,6 +244,7 @@ FLOORS = {
         "estimate_words",
         "estimates",
         "patient_level",
+        "process_settings",
         "requirements",
         "subgroups",
         "files",

@@ -130,6 +130,12 @@ def test_standardising_by_hand() -> None:
     assert found == pytest.approx([-0.5, 0.0, 0.5, 2.0], abs=1e-6)
 
 
+def test_standardising_leaves_the_callers_numbers_alone() -> None:
+    floats = torch.tensor([[[51.0, 255.0]]])
+    Standardize(mean=0.2, std=0.4)(floats)
+    assert floats.tolist() == [[[51.0, 255.0]]]
+
+
 def test_a_split_gives_its_own_images_and_targets_from_a_memory_map(tmp_path: Path) -> None:
     images = films(30)
     np.save(tmp_path / "images.npy", images)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from xray_classifier.arguments import parse
 from xray_classifier.errors import OutputError, RequirementError, UsageError, XrayError
+from xray_classifier.process_settings import keep_freed_memory, share_cores
 from xray_classifier.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -24,12 +25,6 @@ if TYPE_CHECKING:
 
 PARTLY_DONE = 4
 INTERRUPTED, TERMINATED = 130, 75
-SPINS = "2000"
-"""How often a thread of PyTorch's OpenMP looks for work before it sleeps; the default is millions.
-On two cores shared with other programs training steps of 7 ms took 50 to 340 ms, and 19 to 60 ms
-with this; on idle cores it costs nothing that could be measured. NumPy's OpenBLAS waits alike,
-0.4 s for a product of 65 columns; what is left to NumPy is small enough for one thread."""
-
 OUT_OF_MEMORY = 8
 
 
@@ -51,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parse(words, RECIPES)
         arguments.words = words
         share_cores()
+        keep_freed_memory()
         _refuse_many_processes(arguments)
         stream = sys.stderr if _stdout_is_data(arguments) else sys.stdout
         terminal = Terminal(stream, quiet=arguments.quiet)
@@ -85,13 +81,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = _keep_traceback(terminal)
         _tell(1, f"this is a bug ({type(error).__name__}); details in {where}", as_json, terminal)
         return 1
-
-
-def share_cores() -> None:
-    """Before PyTorch and NumPy are imported: do not keep cores busy with waiting, unless told."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def _refuse_many_processes(arguments: argparse.Namespace) -> None:

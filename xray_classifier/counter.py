@@ -12,8 +12,15 @@ doi:10.1145/2063384.2063405.
 import torch
 from torch import Tensor
 
-_GOLDEN = -1640531527  # 2^32 divided by the golden ratio, as a signed 32-bit number
-_FIRST, _SECOND = 0x7FEB352D, 0x846CA68B - 2**32
+
+def _whole(value: int) -> Tensor:
+    """A constant of the type that it meets; a Python number would be converted at each use."""
+    return torch.tensor(value, dtype=torch.int32)
+
+
+_GOLDEN = _whole(-1640531527)  # 2^32 divided by the golden ratio, as a signed 32-bit number
+_FIRST, _SECOND = _whole(0x7FEB352D), _whole(0x846CA68B - 2**32)
+_SHIFTS = {places: (_whole(places), _whole((1 << (32 - places)) - 1)) for places in (8, 15, 16)}
 _LEVELS = 1 << 24
 
 
@@ -34,10 +41,10 @@ def random_bits(seed: int | Tensor, *counters: Tensor) -> Tensor:
         int32 in the broadcast shape; every value equally likely.
     """
     start = seed if isinstance(seed, Tensor) else torch.tensor(folded(seed), dtype=torch.int32)
-    state: Tensor = _mixed(start)
+    state = _mixed_in_place(start.clone())
     for counter in counters:
         step = counter.to(torch.int32) * _GOLDEN
-        state = _mixed(state.to(step.device) ^ step)
+        state = _mixed_in_place(state.to(step.device) ^ step)
     return state
 
 
@@ -51,18 +58,20 @@ def at_least(probability: float, seed: int | Tensor, *counters: Tensor) -> Tenso
     return _shifted(random_bits(seed, *counters), 8) >= round(probability * _LEVELS)
 
 
-def _mixed(x: Tensor) -> Tensor:
+def _mixed_in_place(x: Tensor) -> Tensor:
     """A bijection of 32 bits in which each input bit turns each output bit with chance one half."""
-    x = x ^ _shifted(x, 16)
-    x = x * _FIRST
-    x = x ^ _shifted(x, 15)
-    x = x * _SECOND
-    return x ^ _shifted(x, 16)
+    x ^= _shifted(x, 16)
+    x *= _FIRST
+    x ^= _shifted(x, 15)
+    x *= _SECOND
+    x ^= _shifted(x, 16)
+    return x
 
 
 def _shifted(x: Tensor, places: int) -> Tensor:
     """A shift to the right that fills up with zeros, whatever the sign."""
-    return (x >> places) & ((1 << (32 - places)) - 1)
+    count, lower_bits = _SHIFTS[places]
+    return (x >> count).bitwise_and_(lower_bits)
 
 
 def _signed(value: int) -> int:

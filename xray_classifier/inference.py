@@ -37,7 +37,7 @@ def predict_logits(
     model.eval()
     try:
         parts = [
-            _fixed_shape_logits(model, standardize, store[part.to(store.device)], device)
+            _fixed_shape_logits(model, standardize, store, part.to(store.device), device)
             for part in torch.split(rows, INFERENCE_ROWS)
             if len(part)
         ]
@@ -49,10 +49,10 @@ def predict_logits(
 
 
 def _fixed_shape_logits(
-    model: nn.Module, standardize: nn.Module, images: Tensor, device: torch.device
+    model: nn.Module, standardize: nn.Module, store: Tensor, rows: Tensor, device: torch.device
 ) -> Tensor:
-    n = len(images)
-    images = images.to(device)
+    n = len(rows)
+    images = store.index_select(0, rows).to(device)
     if n < INFERENCE_ROWS:
         filled = images.new_zeros((INFERENCE_ROWS, *images.shape[1:]))
         filled[:n] = images
