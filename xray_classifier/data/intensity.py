@@ -18,6 +18,11 @@ ZSCORE_LIMIT = 3.0
 
 Region = tuple[int, int, int, int]
 Box = tuple[float, float, float, float]
+View = tuple[Region, int, int]
+"""Region of a film, and rows and columns at which it is seen."""
+
+Resized = tuple[NDArray[np.float32], NDArray[np.bool_]]
+"""Grey values, and which of them are film: both of the rows and columns of the view."""
 
 
 def prepare(film: Film, size: int, crop: str, intensity: str) -> NDArray[np.uint8]:
@@ -46,14 +51,52 @@ def prepare(film: Film, size: int, crop: str, intensity: str) -> NDArray[np.uint
     Raises:
         DecodeError: blank, if the film shows one grey level or consists of padding.
     """
+    return prepare_view(Views(film), size, crop, intensity)
+
+
+class Views:
+    """One film at several sizes, for several purposes; what two of them need is computed once.
+
+    Args:
+        film: The film at native depth.
+    """
+
+    def __init__(self, film: Film) -> None:
+        self.film = film
+        self._resized: dict[View, Resized] = {}
+        self._ranks: dict[View, NDArray[Any]] = {}
+
+    def resized(self, view: View) -> Resized:
+        """The film in a view: region, rows, columns."""
+        if view not in self._resized:
+            self._resized[view] = self._looked_at(view)
+        return self._resized[view]
+
+    def ranks(self, view: View) -> NDArray[Any]:
+        """`ranks` of the pixels of a view that are film, (n,)."""
+        if view not in self._ranks:
+            grey, valid = self.resized(view)
+            self._ranks[view] = ranks(grey[valid])
+        return self._ranks[view]
+
+    def _looked_at(self, view: View) -> Resized:
+        return resized(self.film, *view)
+
+
+def prepare_view(views: Views, size: int, crop: str, intensity: str) -> NDArray[np.uint8]:
+    """`prepare` a film that is looked at in other ways too."""
+    film = views.film
     height, width = film.shape
     region = {"center": _central_square, "pad": _all, "stretch": _all}[crop](height, width)
     rows, columns = _fitted(height, width, size) if crop == "pad" else (size, size)
-    grey, valid = resized(film, region, rows, columns)
+    view = (region, rows, columns)
+    grey, valid = views.resized(view)
+    _refuse_blank(grey[valid], film.full_scale)
+    shown = views.ranks(view) if intensity == "equalize" else _shades(grey[valid], film, intensity)
     levels = np.zeros((size, size), np.uint8)
     top, left = (size - rows) // 2, (size - columns) // 2
     window = levels[top : top + rows, left : left + columns]
-    window[valid] = _levels(grey[valid], film.full_scale, intensity)
+    window[valid] = np.rint(np.clip(shown, 0.0, 1.0) * 255.0)
     return levels
 
 
@@ -73,9 +116,7 @@ def _fitted(height: int, width: int, size: int) -> tuple[int, int]:
     return rows, columns
 
 
-def resized(
-    film: Film, region: Region, rows: int, columns: int
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def resized(film: Film, region: Region, rows: int, columns: int) -> Resized:
     """A part of a film at a new size, and which of its pixels are film rather than padding.
 
     Padding has no weight in the averages; a pixel counts as film if half of its weight does.
@@ -132,13 +173,16 @@ def _scaled(
     return np.asarray(image.resize((columns, rows), Image.Resampling.BILINEAR, box))
 
 
-def _levels(grey: NDArray[np.float32], full_scale: float, intensity: str) -> NDArray[np.uint8]:
-    """Grey values (n,) as levels 0 to 255, (n,) uint8."""
+def _refuse_blank(grey: NDArray[np.float32], full_scale: float) -> None:
     if grey.size == 0 or float(grey.max()) - float(grey.min()) < BLANK * full_scale:
         raise DecodeError("blank", "the film shows one grey level only")
-    shade = {"equalize": ranks, "minmax": _min_to_max, "zscore": _standardised}
-    levels = shade[intensity](grey) if intensity != "dataset" else grey / full_scale
-    return np.asarray(np.rint(np.clip(levels, 0.0, 1.0) * 255.0), np.uint8)
+
+
+def _shades(grey: NDArray[np.float32], film: Film, intensity: str) -> NDArray[Any]:
+    """Grey values (n,) as shades from 0, black, to 1, white, (n,); they may lie beyond."""
+    if intensity == "dataset":
+        return grey / film.full_scale
+    return {"minmax": _min_to_max, "zscore": _standardised}[intensity](grey)
 
 
 def ranks(grey: NDArray[np.float32]) -> NDArray[Any]:

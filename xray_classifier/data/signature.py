@@ -11,7 +11,6 @@ image hash functions", with ranks for grey levels and 256 bits for 64.
 """
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_classifier.data.film import Film
-from xray_classifier.data.intensity import prepare, ranks, resized
+from xray_classifier.data.intensity import Resized, View, Views, prepare_view
 from xray_classifier.errors import DecodeError
 
 PIXEL_BYTES = 8
@@ -111,8 +110,9 @@ def prepared(film: Film, size: int, crop: str, intensity: str, file_bytes: int =
     Raises:
         DecodeError: As `prepare`.
     """
-    pixels = prepare(film, size, crop, intensity)
-    return Prepared(pixels, signature_of(film, file_bytes))
+    views = Views(film)
+    pixels = prepare_view(views, size, crop, intensity)
+    return Prepared(pixels, _signature(views, file_bytes))
 
 
 def signature_of(film: Film, file_bytes: int = 0) -> Signatures:
@@ -127,16 +127,23 @@ def signature_of(film: Film, file_bytes: int = 0) -> Signatures:
     Returns:
         One record of SIGNATURE, shape (1,).
     """
+    return _signature(Views(film), file_bytes)
+
+
+def _signature(views: Views, file_bytes: int) -> Signatures:
+    """`signature_of` a film that is looked at in other ways too."""
+    film = views.film
     height, width = film.shape
-    shrunken = _shrinker(film)
-    grey, valid = shrunken(THUMB_PX)
-    thumb = _rank_thumb(grey, valid)
+    shrunken, whole = _shrunken(views), (0, 0, height, width)
+    small, fine = ((whole, side, side) for side in (THUMB_PX, DETAIL_PX))
+    grey, valid = shrunken.resized(small)
+    thumb = _rank_thumb(shrunken, small)
     record = np.zeros(1, SIGNATURE)
     if film.reduction == 1:
         record["pixels"] = pixel_hash(film)
     record["perceptual"] = perceptual_hash(thumb)
     record["thumb"] = np.rint(thumb * 255.0)
-    record["detail"] = detail_of(_rank_thumb(*shrunken(DETAIL_PX)))
+    record["detail"] = detail_of(_rank_thumb(shrunken, fine))
     record["rows"], record["columns"] = height, width
     record["bits"] = film.origin.bits
     record["container"] = _place(CONTAINERS, film.origin.container)
@@ -150,29 +157,43 @@ def signature_of(film: Film, file_bytes: int = 0) -> Signatures:
     return record
 
 
-Shrunken = tuple[NDArray[np.float32], NDArray[np.bool_]]
-
-
-def _shrinker(film: Film) -> Callable[[int], Shrunken]:
-    """What makes the whole film (side, side), stretched, and says which of its pixels are film.
+def _shrunken(views: Views) -> Views:
+    """What looks at the whole film, stretched, at the sizes of thumbnails.
 
     A large 8-bit film is first averaged over blocks to about 128 pixels, which is many times faster
     than one step and moves a grey value by less than a tenth of a level.
     """
+    film = views.film
     height, width = (side / film.reduction for side in film.shape)
     factors = max(1, int(width) // ROUGH_PX), max(1, int(height) // ROUGH_PX)
     if film.pixels.dtype != np.uint8 or film.mask is not None or factors == (1, 1):
-        return lambda side_px: resized(film, (0, 0, *film.shape), side_px, side_px)
-    from PIL import Image
+        return views
+    return _RoughViews(film, factors)
 
-    rough = Image.fromarray(film.pixels).reduce(factors).convert("F")
-    box = (0, 0, width / factors[0], height / factors[1])  # the last block may be a part of one
 
-    def shrink(side_px: int) -> Shrunken:
-        grey = rough.resize((side_px, side_px), Image.Resampling.BILINEAR, box=box)
-        return np.asarray(grey), np.ones((side_px, side_px), np.bool_)
+class _RoughViews(Views):
+    """The whole of a film, by way of the means of blocks.
 
-    return shrink
+    Args:
+        film: 8 bits, without padding.
+        factors: Width and height of a block in pixels.
+    """
+
+    def __init__(self, film: Film, factors: tuple[int, int]) -> None:
+        super().__init__(film)
+        from PIL import Image
+
+        self._rough = Image.fromarray(film.pixels).reduce(factors).convert("F")
+        height, width = (side / film.reduction for side in film.shape)
+        # the last block may be a part of one
+        self._box = (0.0, 0.0, width / factors[0], height / factors[1])
+
+    def _looked_at(self, view: View) -> Resized:
+        from PIL import Image
+
+        _, rows, columns = view
+        grey = self._rough.resize((columns, rows), Image.Resampling.BILINEAR, box=self._box)
+        return np.asarray(grey), np.ones((rows, columns), np.bool_)
 
 
 def pixel_hash(film: Film) -> NDArray[np.uint8]:
@@ -246,11 +267,12 @@ def _cosines(n: int) -> NDArray[np.float64]:
     return np.asarray(np.cos(np.pi * (2 * place + 1) * frequency / (2 * n)))
 
 
-def _rank_thumb(grey: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Ranks in [0, 1] of the film's pixels, of the shape of `grey`; padding is 0."""
-    thumb = np.zeros(grey.shape)
+def _rank_thumb(views: Views, view: View) -> NDArray[np.float64]:
+    """Ranks in [0, 1] of the film's pixels in a view, (rows, columns); padding is 0."""
+    valid = views.resized(view)[1]
+    thumb = np.zeros(valid.shape)
     if valid.sum() > 1:
-        thumb[valid] = ranks(grey[valid])
+        thumb[valid] = views.ranks(view)
     return thumb
 
 
@@ -258,7 +280,8 @@ def _spread(grey: NDArray[np.float32]) -> float:
     """From the 1st to the 99th percentile, in the units of the film; 0 for none."""
     if not grey.size:
         return 0.0
-    low, high = np.quantile(grey, (0.01, 0.99))
+    last = grey.size - 1
+    low, high = np.interp((0.01 * last, 0.99 * last), np.arange(grey.size), np.sort(grey))
     return float(high - low)
 
 
