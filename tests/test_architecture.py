@@ -115,7 +115,7 @@ FLOORS = {
         "result_words",
         "run_facts",
     ],
-    4: ["data.dataset", "data.loading", "lesson.by_hand_chapters"],
+    4: ["data.dataset", "data.ahead", "data.loading", "lesson.by_hand_chapters"],
     3: [
         "data.audit",
         "data.audit_words",

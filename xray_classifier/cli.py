@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from xray_classifier.terminal import Terminal
 
 if TYPE_CHECKING:
     from xray_classifier.config_file import LoadedConfig
+    from xray_classifier.data.loading import Follow
 
 PARTLY_DONE = 4
 INTERRUPTED, TERMINATED = 130, 75
@@ -142,24 +143,51 @@ def _flag_overrides(arguments: argparse.Namespace, keys: dict[str, str]) -> list
 
 
 def _train(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    keys = {"limit": "data.limit", "seed": "seed", "device": "train.device",
+            "workers": "data.workers", "name": "name"}  # fmt: skip
+    overrides = _flag_overrides(arguments, keys)
+    with _decoding_ahead(arguments, overrides) as ahead:
+        result = _trained(arguments, overrides, terminal, ahead)
+    if arguments.json and result.get("run_dir") != "":  # of several processes the first answers
+        _print_json(result)
+    return 0
+
+
+@contextlib.contextmanager
+def _decoding_ahead(
+    arguments: argparse.Namespace, overrides: list[str]
+) -> Iterator["Follow | None"]:
+    """Let a new run's images be decoded while PyTorch is imported, if that is still to be done."""
+    alone = int(os.environ.get("WORLD_SIZE", "1")) < 2
+    if "torch" in sys.modules or arguments.resume or arguments.config is None or not alone:
+        yield None
+        return
+    from xray_classifier.config_file import load_config
+    from xray_classifier.data.ahead import decoding_ahead
+
+    config = load_config(arguments.config, overrides).config
+    with decoding_ahead(config.data, config.task) as ahead:
+        yield ahead
+
+
+def _trained(
+    arguments: argparse.Namespace,
+    overrides: list[str],
+    terminal: Terminal,
+    ahead: "Follow | None",
+) -> dict[str, Any]:
+    """What `train` comes to, as `--json` prints it."""
     from xray_classifier.members import is_repeated, member_config, members_of
     from xray_classifier.repeated import run_repeated
     from xray_classifier.training import run_dry, run_training
 
-    keys = {"limit": "data.limit", "seed": "seed", "device": "train.device",
-            "workers": "data.workers", "name": "name"}  # fmt: skip
-    overrides = _flag_overrides(arguments, keys)
     resume, loaded = _what_to_train(arguments, overrides, terminal)
     repeated = is_repeated(loaded.config)
     if arguments.dry_run:
         one = member_config(loaded, members_of(loaded.config)[0]) if repeated else loaded
-        result = run_dry(one, terminal)
-    else:
-        recipe = run_repeated if repeated else run_training
-        result = asdict(recipe(loaded, terminal, arguments.out, resume))
-    if arguments.json and result.get("run_dir") != "":  # of several processes the first answers
-        _print_json(result)
-    return 0
+        return run_dry(one, terminal, ahead)
+    recipe = run_repeated if repeated else run_training
+    return asdict(recipe(loaded, terminal, arguments.out, resume, ahead=ahead))
 
 
 def _what_to_train(

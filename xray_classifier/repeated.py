@@ -22,7 +22,7 @@ from xray_classifier.config import Config
 from xray_classifier.config_file import LoadedConfig, load_config
 from xray_classifier.config_text import dump_config
 from xray_classifier.data.folds import POOL
-from xray_classifier.data.loading import Radiographs, run_loading
+from xray_classifier.data.loading import Follow, Radiographs, run_loading
 from xray_classifier.data.splits import split_summary
 from xray_classifier.details import run_details
 from xray_classifier.devices import torch_device
@@ -85,6 +85,7 @@ def run_repeated(
     terminal: Terminal,
     out: Path = Path("runs"),
     resume: Path | None = None,
+    ahead: Follow | None = None,
 ) -> TrainingResult:
     """Train every member, say how they differ, and save their ensemble as one checkpoint.
 
@@ -93,6 +94,7 @@ def run_repeated(
         terminal: What the user reads.
         out: Folder of run folders.
         resume: Folder of a repeated run to go on with; members that are done stay as they are.
+        ahead: Waits for a process that decodes the images already, see `decoding_ahead`.
 
     Raises:
         UsageError: Several processes were started.
@@ -109,7 +111,7 @@ def run_repeated(
         )
     config = loaded.config
     members = members_of(config)
-    radiographs = run_loading(config.data, config.task, terminal)
+    radiographs = run_loading(config.data, config.task, terminal, ahead)
     folder = resume or new_run_folder(out, loaded.name)
     with owned(folder):
         terminal.log_to(folder / "log.txt")

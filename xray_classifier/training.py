@@ -32,7 +32,7 @@ from xray_classifier.config import Config, TrainConfig
 from xray_classifier.config_file import LoadedConfig, load_config
 from xray_classifier.config_text import dump_config
 from xray_classifier.data.dataset import LabelledImages, load_split
-from xray_classifier.data.loading import Radiographs, run_loading
+from xray_classifier.data.loading import Follow, Radiographs, run_loading
 from xray_classifier.distributed import Ranks, joined, launch_id, restarted
 from xray_classifier.errors import (
     CheckpointError,
@@ -100,6 +100,7 @@ def run_training(
     out: Path = Path("runs"),
     resume: Path | None = None,
     trackers: Sequence[Tracker] = (),
+    ahead: Follow | None = None,
 ) -> TrainingResult:
     """Train, and leave a complete run folder behind.
 
@@ -109,6 +110,7 @@ def run_training(
         out: Folder of run folders.
         resume: Run folder to go on with; None starts a new one.
         trackers: Told about the run beside those of `train.track`, and closed at its end.
+        ahead: Waits for a process that decodes the images already, see `decoding_ahead`.
 
     Raises:
         DataError: The data cannot be used.
@@ -120,7 +122,7 @@ def run_training(
         if not ranks.first:
             terminal.quiet = True
             return _follow(loaded, terminal, ranks)
-        return _lead(loaded, terminal, out, resume, ranks, trackers)
+        return _lead(loaded, terminal, out, resume, ranks, trackers, ahead)
 
 
 def _lead(
@@ -130,12 +132,13 @@ def _lead(
     resume: Path | None,
     ranks: Ranks,
     trackers: Sequence[Tracker],
+    ahead: Follow | None,
 ) -> TrainingResult:
     """Train as the only process, or as the one of several that speaks and writes."""
     config = loaded.config
     if config.train.track == "tensorboard":
         require_tensorboard()
-    radiographs = run_loading(config.data, config.task, terminal)
+    radiographs = run_loading(config.data, config.task, terminal, ahead)
     built = run_building(config, radiographs, ranks)
     trainer = built.trainer
     _say_what_will_happen(terminal, config, radiographs, trainer)
@@ -328,10 +331,12 @@ def _best_lost(folder: Path) -> bool:
     return False
 
 
-def run_dry(loaded: LoadedConfig, terminal: Terminal) -> dict[str, Any]:
+def run_dry(
+    loaded: LoadedConfig, terminal: Terminal, ahead: Follow | None = None
+) -> dict[str, Any]:
     """Build everything and take one step on one batch, writing nothing but the image cache."""
     config = loaded.config
-    radiographs = run_loading(config.data, config.task, terminal)
+    radiographs = run_loading(config.data, config.task, terminal, ahead)
     trainer = run_building(config, radiographs).trainer
     _say_what_will_happen(terminal, config, radiographs, trainer)
     positions = torch.arange(min(trainer.batch_size, len(trainer.train_images)))

@@ -121,6 +121,17 @@ def cached_images(
     )
 
 
+def is_decoded(manifest: Manifest, settings: Settings, folder: Path, workers: int | None) -> bool:
+    """Whether the cache has an entry for these images; it is not verified.
+
+    Raises:
+        OutputError: The cache folder cannot be written.
+    """
+    make_folder(folder)
+    digests = content_digests(manifest, folder, workers or os.cpu_count() or 1)
+    return (folder / entry_key(digests, settings)).is_dir()
+
+
 def entry_key(digests: Sequence[str], settings: Settings) -> str:
     """Name of a cache entry: a digest of the images' content, their order and the settings."""
     s = settings

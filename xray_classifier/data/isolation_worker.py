@@ -107,7 +107,7 @@ def serve(decode: Decode = decode_film) -> None:
     if content is None:
         return
     order = WorkOrder(**json.loads(content))
-    _end_with(order.parent)
+    end_with(order.parent)
     _practise(order)
     allowance = _Allowance(order.memory_bytes, order.cpu_s)
     with contextlib.suppress(BrokenPipeError):
@@ -182,10 +182,13 @@ def _leave_signals_to_the_parent() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGPROF])
 
 
-def _end_with(parent: int) -> None:
-    """See to it that no worker is left alone: idle ones see their pipe end, busy ones are killed.
+def end_with(parent: int) -> None:
+    """See to it that this process is not left alone: it is killed when its parent ends.
 
-    Linux only; elsewhere a busy one goes on to the end of its film at most.
+    Linux only; elsewhere a worker goes on to the end of its film at most, where its pipe ends.
+
+    Args:
+        parent: Process id of who started it.
     """
     if sys.platform != "linux":
         return

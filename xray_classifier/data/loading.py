@@ -3,8 +3,8 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -13,11 +13,18 @@ from numpy.typing import NDArray
 from xray_classifier.config import DataConfig
 from xray_classifier.data.audit import Audit, audit_images
 from xray_classifier.data.audit_words import label_lines, leak_lines, odd_lines
-from xray_classifier.data.cache import CachedImages, cached_images, default_cache_folder
+from xray_classifier.data.cache import (
+    CachedImages,
+    cached_images,
+    default_cache_folder,
+    is_decoded,
+)
+from xray_classifier.data.cache_build import Progress
 from xray_classifier.data.folds import fold_splits
 from xray_classifier.data.leaks import Copies, find_copies, find_leaks, joined_groups
 from xray_classifier.data.manifest import Manifest, build_manifest
 from xray_classifier.data.patients import UNKNOWN, patients_of_headers
+from xray_classifier.data.preparing import Settings
 from xray_classifier.data.signature import Signatures
 from xray_classifier.data.splits import SPLITS, carve, strata_of
 from xray_classifier.errors import DataError, LeakError
@@ -28,6 +35,8 @@ SHOWN = 10
 WHAT_CHANGES = "images added, removed, edited, relabelled or moved to another split"
 """What makes `Radiographs.fingerprint` differ, in words for a message."""
 Task = Literal["classify", "regress"]
+Follow = Callable[[Progress], None]
+"""Waits for another process that decodes, and tells how far it is."""
 
 
 @dataclass(frozen=True)
@@ -106,19 +115,26 @@ def run_manifest(data: DataConfig, task: Task, need_all: bool = True) -> Manifes
     return manifest if data.limit is None else limited(manifest, data.limit)
 
 
-def run_decode(data: DataConfig, manifest: Manifest, terminal: Terminal) -> CachedImages:
+def run_decode(
+    data: DataConfig, manifest: Manifest, terminal: Terminal, ahead: Follow | None = None
+) -> CachedImages:
     """Decode all images of a manifest, or open them from the cache.
+
+    Args:
+        data: How they are decoded, and where the cache is.
+        manifest: Which images.
+        terminal: Where progress is shown.
+        ahead: Waits for a process that decodes them already, see `decoding_ahead`.
 
     Raises:
         OutputError: The cache cannot be written.
     """
     with terminal.bar("decoding", len(manifest), "img") as bar:
+        if ahead is not None:
+            ahead(lambda done, total: bar(done))
         return cached_images(
             manifest,
-            size=data.image.size,
-            crop=data.image.crop,
-            intensity=data.image.intensity,
-            for_processing=data.image.for_processing,
+            **asdict(_settings(data)),
             folder=data.cache or default_cache_folder(),
             workers=data.workers,
             progress=lambda done, total: bar(done),
@@ -126,15 +142,45 @@ def run_decode(data: DataConfig, manifest: Manifest, terminal: Terminal) -> Cach
         )
 
 
-def run_loading(data: DataConfig, task: Task, terminal: Terminal) -> Radiographs:
+def run_filling(data: DataConfig, manifest: Manifest, progress: Progress) -> None:
+    """Decode all images of a manifest into the cache, unless there is an entry for them.
+
+    Raises:
+        OutputError: The cache cannot be written.
+    """
+    settings, folder = _settings(data), data.cache or default_cache_folder()
+    if not is_decoded(manifest, settings, folder, data.workers):
+        cached_images(
+            manifest,
+            **asdict(settings),
+            folder=folder,
+            workers=data.workers,
+            progress=progress,
+        )
+
+
+def _settings(data: DataConfig) -> Settings:
+    image = data.image
+    return Settings(image.size, image.crop, image.intensity, image.for_processing)
+
+
+def run_loading(
+    data: DataConfig, task: Task, terminal: Terminal, ahead: Follow | None = None
+) -> Radiographs:
     """Find, decode, split and check the images of a run.
+
+    Args:
+        data: Where they are, and how they are prepared.
+        task: What their labels are.
+        terminal: What the user reads.
+        ahead: See `run_decode`.
 
     Raises:
         DataError: Unreadable images, too few patients, contradicting labels.
         LeakError: A leak between splits under `data.audit: strict`.
     """
     manifest = run_manifest(data, task)
-    cached = run_decode(data, manifest, terminal)
+    cached = run_decode(data, manifest, terminal, ahead)
     reasons = list(cached.reasons)
     unreadable = [row for row, reason in enumerate(reasons) if reason]
     unread = []

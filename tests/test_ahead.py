@@ -1,0 +1,179 @@
+"""Decoding that begins in another process while PyTorch is imported."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xray_classifier.config import DataConfig
+from xray_classifier.data import ahead
+from xray_classifier.data.ahead import decoding_ahead
+from xray_classifier.data.loading import run_decode, run_manifest
+from xray_classifier.terminal import Terminal
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only begins on Linux")
+QUIET = Terminal(quiet=True)
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    """Twelve films in two classes."""
+    rng = np.random.default_rng(0)
+    for row in range(12):
+        folder = tmp_path / "films" / ("healthy", "sick")[row % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 40), np.uint8)).save(folder / f"{row}.png")
+    return tmp_path / "films"
+
+
+def settings(films: Path, cache: Path) -> DataConfig:
+    """Of a run on these films."""
+    return DataConfig.model_validate(
+        {"path": films, "cache": cache, "image": {"size": 16}, "workers": 1}
+    )
+
+
+def children() -> set[int]:
+    """Processes of ours that live."""
+    tasks = Path("/proc/self/task").iterdir()
+    return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
+
+
+def test_the_run_finds_what_was_decoded_ahead(films: Path, tmp_path: Path) -> None:
+    data, alone = settings(films, tmp_path / "one"), settings(films, tmp_path / "other")
+    manifest = run_manifest(data, "classify")
+    with decoding_ahead(data, "classify") as follow:
+        found = run_decode(data, manifest, QUIET, follow)
+    expected = run_decode(alone, manifest, QUIET)
+    assert (found.reused, expected.reused) == (True, False)
+    np.testing.assert_array_equal(found.images, expected.images)
+    np.testing.assert_array_equal(found.signatures, expected.signatures)
+
+
+def test_progress_is_passed_on(films: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    with decoding_ahead(settings(films, tmp_path / "cache"), "classify") as follow:
+        assert follow is not None
+        follow(lambda done, total: told.append((done, total)))
+    assert told[-1] == (12, 12)
+
+
+def test_an_entry_that_is_there_is_not_decoded_again(films: Path, tmp_path: Path) -> None:
+    data = settings(films, tmp_path / "cache")
+    run_decode(data, run_manifest(data, "classify"), QUIET)
+    told: list[int] = []
+    with decoding_ahead(data, "classify") as follow:
+        assert follow is not None
+        follow(lambda done, total: told.append(done))
+    assert told == []
+
+
+def test_nothing_is_left_running(films: Path, tmp_path: Path) -> None:
+    before = children()
+    stopping = decoding_ahead(settings(films, tmp_path / "cache"), "classify")
+    stopping.__enter__()
+    assert len(children() - before) == 1
+    stopped = KeyboardInterrupt()
+    assert not stopping.__exit__(KeyboardInterrupt, stopped, None)
+    assert children() <= before
+
+
+def test_the_run_does_what_a_killed_process_left_undone(films: Path, tmp_path: Path) -> None:
+    data, before = settings(films, tmp_path / "cache"), children()
+    with decoding_ahead(data, "classify") as follow:
+        for pid in children() - before:
+            os.kill(pid, signal.SIGKILL)
+        found = run_decode(data, run_manifest(data, "classify"), QUIET, follow)
+    assert not found.reused
+    assert not any(found.reasons)
+
+
+def test_what_is_wrong_is_left_for_the_run_to_say(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with decoding_ahead(settings(tmp_path / "nowhere", tmp_path / "cache"), "classify") as follow:
+        assert follow is not None
+        follow(lambda done, total: None)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_process_dies_with_its_parent(films: Path, tmp_path: Path) -> None:
+    source = (
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from xray_classifier.config import DataConfig\n"
+        "from xray_classifier.data import ahead\n"
+        "ahead.START = 'import sys; sys.path[:] = sys.argv[1:]; import json, os, time; "
+        "from xray_classifier.data.isolation_worker import end_with; "
+        'end_with(json.load(sys.stdin)["parent"]); print(os.getpid(), flush=True); '
+        "time.sleep(600)'\n"
+        "data = DataConfig.model_validate({'path': Path(sys.argv[1])})\n"
+        "with ahead.decoding_ahead(data, 'classify') as follow:\n"
+        "    print(follow.args[0].readline().decode().strip(), flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", source, films], stdout=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 60.0
+    with parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.kill()
+        while Path(f"/proc/{child}").exists() and not _is_zombie(child):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+
+def _is_zombie(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return True
+
+
+def test_one_core_decodes_in_its_turn(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead.os, "cpu_count", lambda: 1)
+    with decoding_ahead(settings(films, tmp_path / "cache"), "classify") as follow:
+        assert follow is None
+
+
+BEFORE_TORCH = """
+import contextlib, sys
+from xray_classifier.cli import main
+from xray_classifier.data import ahead
+begin = ahead.decoding_ahead
+
+@contextlib.contextmanager
+def shown(*order):
+    print("torch" in sys.modules)
+    with begin(*order) as follow:
+        yield follow
+
+ahead.decoding_ahead = shown
+sys.exit(main(["train", *sys.argv[1:], "-q"]))
+"""
+
+
+@pytest.mark.parametrize("more", [["--dry-run"], ["train.seeds=2", "train.epochs=1"]])
+def test_train_begins_before_pytorch_is_imported(
+    more: list[str], films: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "job.yaml"
+    config.write_text(
+        f"data: {{path: {films}, labels: {{healthy: [healthy], sick: [sick]}}, "
+        f"cache: {tmp_path / 'cache'}, image: {{size: 16}}, split: {{val: 0.25, test: null}}}}\n"
+        "model: {type: perceptron}\n"
+    )
+    words = [sys.executable, "-c", BEFORE_TORCH, "-c", config, "-o", tmp_path / "runs", *more]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines()[0] == "False"

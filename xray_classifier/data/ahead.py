@@ -1,0 +1,85 @@
+"""Decoding that begins while PyTorch is still being imported, in a process of its own.
+
+The import keeps one core busy for a second or more and needs no image. The process fills the image
+cache and says how far it is; whoever loads the images waits for it and then opens the cache as
+ever. Nothing hangs on it: what it could not do, the run does itself, or says why it cannot.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from typing import IO
+
+from xray_classifier.config import DataConfig
+from xray_classifier.data.cache_build import Progress
+from xray_classifier.data.isolation_process import import_paths
+from xray_classifier.data.isolation_worker import end_with
+from xray_classifier.data.loading import Follow, Task, run_filling, run_manifest
+from xray_classifier.errors import XrayError
+
+START = (
+    "import sys; sys.path[:] = sys.argv[1:]; from xray_classifier.data.ahead import main; main()"
+)
+
+
+@contextlib.contextmanager
+def decoding_ahead(data: DataConfig, task: Task) -> Iterator[Follow | None]:
+    """Within the block the images of a run are decoded; leaving it ends that at once.
+
+    Args:
+        data: Where the images are, and where the cache is.
+        task: What their labels are.
+
+    Yields:
+        What waits for the process; None where there is none: on one core, and on systems where no
+        process can be made to die with its parent.
+    """
+    if sys.platform != "linux" or (os.cpu_count() or 1) < 2:
+        yield None
+        return
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", START, *import_paths()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        process_group=0,  # Ctrl-C in a terminal reaches the parent alone
+    )
+    order = {"parent": os.getpid(), "data": data.model_dump_json(), "task": task}
+    with process:
+        try:
+            _tell(process.stdin, json.dumps(order).encode())
+            yield partial(_follow, process.stdout)
+        finally:
+            process.kill()
+
+
+def _tell(stream: IO[bytes] | None, content: bytes) -> None:
+    if stream is not None:
+        with contextlib.suppress(BrokenPipeError):  # it died; the run does without it
+            stream.write(content)
+            stream.close()
+
+
+def _follow(stream: IO[bytes] | None, progress: Progress) -> None:
+    """Pass on how far the process is until it is done, or dead."""
+    for line in stream or ():
+        done, _, total = line.partition(b" ")
+        progress(int(done), int(total))
+
+
+def main() -> None:
+    """What the process does: read an order on standard input, and fill the cache."""
+    order = json.load(sys.stdin)
+    end_with(order["parent"])
+    data = DataConfig.model_validate_json(order["data"])
+    with contextlib.suppress(XrayError, BrokenPipeError):  # the run will meet it too, and say it
+        run_filling(data, run_manifest(data, order["task"]), _say)
+
+
+def _say(done: int, total: int) -> None:
+    sys.stdout.write(f"{done} {total}\n")
+    sys.stdout.flush()
