@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import random
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -72,6 +73,55 @@ def test_any_reader_of_safetensors_finds_the_weights(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "a.safetensors", TENSORS, CONTENT)
     found = safetensors.torch.load_file(tmp_path / "a.safetensors")
     assert torch.equal(found["w"], TENSORS["w"])
+
+
+def written_by_the_library(ours: bytes, tensors: dict[str, torch.Tensor]) -> bytes:
+    """What safetensors writes for these tensors under the same metadata."""
+    header = json.loads(ours[8 : 8 + int.from_bytes(ours[:8], "little")])
+    return safetensors.torch.save(tensors, header["__metadata__"])
+
+
+def test_the_bytes_are_those_that_safetensors_writes() -> None:
+    tensors = {
+        "w": torch.arange(6.0).view(2, 3),
+        "b": torch.arange(3.0),
+        "step": torch.tensor(2.5),
+        "count": torch.tensor([7]),
+        "memory": torch.arange(5, dtype=torch.uint8),
+    }
+    ours = b"".join(encoded(tensors, CONTENT))
+    assert ours == written_by_the_library(ours, tensors)
+
+
+def test_tensors_of_every_kind_come_back() -> None:
+    kinds = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32)
+    tensors = {
+        f"{name}.{kind}": (torch.arange(n) - 3).to(kind)
+        for kind in (*kinds, torch.int16, torch.int8, torch.uint8, torch.bool)
+        for name, n in (("b", 3), ("a", 5), ("none", 0))
+    }
+    tensors["turned"] = torch.arange(6.0).view(2, 3).t()
+    found = safetensors.torch.load(b"".join(encoded(tensors, CONTENT)))
+    assert {n: (t.dtype, t.tolist()) for n, t in found.items()} == {
+        n: (t.dtype, t.tolist()) for n, t in tensors.items()
+    }
+
+
+def test_saving_takes_no_memory_for_a_second_copy(tmp_path: Path) -> None:
+    source = (
+        "import resource, sys, torch\n"
+        "from pathlib import Path\n"
+        "from xray_classifier.checkpoint import save_checkpoint\n"
+        "few = {str(k): torch.ones(2**20) for k in range(2)}\n"
+        "save_checkpoint(Path(sys.argv[1]), few, {})\n"
+        "many = {str(k): torch.ones(2**20) for k in range(64)}\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "save_checkpoint(Path(sys.argv[1]), many, {})\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    words = [sys.executable, "-c", source, str(tmp_path / "a.safetensors")]
+    ended = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert int(ended.stdout) < 64 * 1024  # KiB, of 256 MiB of weights
 
 
 def test_every_flipped_byte_is_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,6 @@ from typing import Any
 import safetensors
 import torch
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from xray_classifier.errors import CheckpointError, NonFiniteError, OutputError, UsageError
@@ -41,6 +41,12 @@ STATES = ("last.safetensors", "previous.safetensors")
 """What a run can be resumed from, the newest first."""
 
 MAX_HEADER_BYTES = 64 * 2**20
+ALIGNMENT = 8
+_TYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
+    torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
 _ZERO_DIGEST = b"0" * 64
 _DIGEST_KEY = b'"sha256":"'
 
@@ -96,7 +102,7 @@ def save_checkpoint(
         OutputError: The disk refused.
     """
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not _is_finite(tensor):
             raise NonFiniteError(
                 f"{name} holds NaN or infinite values, so no checkpoint was written; "
                 "train with a lower train.optimizer.lr or set train.grad_clip"
@@ -107,6 +113,13 @@ def save_checkpoint(
         return
     with _living_on(path, keep):
         write_bytes(path, *parts)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite, by the extremes, which take no memory."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    return bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())
 
 
 @contextmanager
@@ -138,13 +151,39 @@ def _living_on(path: Path, keep: Path) -> Iterator[None]:
 
 
 def encoded(tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> list[memoryview]:
-    """The bytes of a checkpoint, digest included, in parts: a large one is not copied again."""
+    """The bytes of a checkpoint, digest included, in parts; the weights are not copied."""
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, **content}
-    metadata = {"xray": to_json(head), "sha256": _ZERO_DIGEST.decode()}
-    plain = {name: t.detach().to("cpu").contiguous() for name, t in tensors.items()}
-    raw = save_tensors(plain, metadata)
-    before, after = _around_digest(raw, _digest_position(raw))
-    return [before, memoryview(_digest(before, after)), after]
+    metadata = {"sha256": _ZERO_DIGEST.decode(), "xray": to_json(head)}
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    plain = {name: tensors[name].detach().to("cpu").contiguous() for name in names}
+    header = _header(plain, metadata)
+    before, after = _around_digest(header, _digest_position(header))
+    values = [_bytes_of(tensor) for tensor in plain.values()]
+    return [before, memoryview(_digest(before, after, *values)), after, *values]
+
+
+def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """What stands before the values of tensors that follow one another, widest type first."""
+    entries: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
+        entries[name] = {
+            "dtype": _TYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    """The memory of a contiguous tensor on the CPU, as the format wants it: little-endian."""
+    flat = tensor.reshape(-1).view(torch.uint8).numpy()
+    if sys.byteorder == "big":
+        flat = flat.reshape(-1, tensor.element_size())[:, ::-1].copy().reshape(-1)
+    return flat.data
 
 
 def _around_digest(raw: bytes, start: int) -> tuple[memoryview, memoryview]:
@@ -153,11 +192,12 @@ def _around_digest(raw: bytes, start: int) -> tuple[memoryview, memoryview]:
     return view[:start], view[start + 64 :]
 
 
-def _digest(before: memoryview, after: memoryview) -> bytes:
+def _digest(before: memoryview, *after: memoryview) -> bytes:
     """SHA-256 in hexadecimal digits of a checkpoint whose digest is zeros."""
     state = hashlib.sha256(before)
     state.update(_ZERO_DIGEST)
-    state.update(after)
+    for part in after:
+        state.update(part)
     return state.hexdigest().encode()
 
 
@@ -183,7 +223,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{printable(path)} has no readable tensors") from error
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not _is_finite(tensor):
             raise CheckpointError(f"{printable(path)}: {name} holds NaN or infinite values")
     return Checkpoint(tensors, content, path)
 

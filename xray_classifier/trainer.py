@@ -121,6 +121,7 @@ class Trainer:
                     raise MemoryRunOutError(NO_MEMORY) from error
                 raise
             self.run.ended_s = time.monotonic()
+            self.optimizer.zero_grad(set_to_none=True)  # its memory is of use to what follows
             for callback in self.callbacks:
                 callback.on_train_end(self.run)
         except BaseException:

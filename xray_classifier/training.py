@@ -192,7 +192,7 @@ def _fit_and_finish(
     """The steps, and what is made of them."""
     trainer = built.trainer
     _fit(trainer, folder, terminal, run_best_monitor(config.train))
-    if _best_lost(folder) and trainer.run.val_outputs is not None:
+    if trainer.run.val_outputs is not None and _best_lost(folder):
         saved = run_best(config, trainer, built.content, built.memory, built.choosing)
         save_checkpoint(folder / "checkpoints" / "best.safetensors", *saved)
     result = run_finish(folder, radiographs, trainer, config, terminal)

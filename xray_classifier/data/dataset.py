@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 WHITE = 255.0
-STATISTICS_ROWS = 512
+STATISTICS_PIXELS = 2**20  # at a time; NumPy counts them in eight bytes each
 DEVICE_SHARE = 0.5  # of the free device memory that images may take
 
 
@@ -50,8 +50,9 @@ def pixel_statistics(images: NDArray[np.uint8], rows: NDArray[np.integer]) -> tu
         Mean and standard deviation as fractions of white; a spread of 0 is given as 1 grey level.
     """
     counts = np.zeros(256, dtype=np.int64)
-    for start in range(0, len(rows), STATISTICS_ROWS):
-        part = images[rows[start : start + STATISTICS_ROWS]]
+    together = max(1, STATISTICS_PIXELS // images[0].size) if len(images) else 1
+    for start in range(0, len(rows), together):
+        part = images[rows[start : start + together]]
         counts += np.bincount(part.reshape(-1), minlength=256)
     levels = np.arange(256) / WHITE
     mean = float(counts @ levels / counts.sum())
