@@ -19,6 +19,7 @@ from scripts.benchmarks.__main__ import NAMES, footer, sections, told
 from scripts.benchmarks.counting import (
     batch_bytes,
     forward_flops,
+    in_turn_s,
     roofline_s,
     state_bytes,
     step_bytes,
@@ -69,6 +70,13 @@ def test_bytes_are_those_counted_by_hand() -> None:
     assert step_bytes(WIDTHS, "bf16") == 32 * 36 + 11 * 2
     assert state_bytes(WIDTHS) == 32 * 16
     assert batch_bytes(WIDTHS, 10) == 10 * (6 + 4 * 6 + 8 * (3 + 2 + 1))
+
+
+def test_in_turn_is_products_then_the_optimizers_bytes() -> None:
+    # 2-1: 3 weights; batch 4: 2*4*2*1 forward and as much for the gradient = 32 operations. Bytes
+    # of the optimizer 3 * 28 = 84; of the rest 3 * 4 read and 3 * 4 written = 24.
+    assert in_turn_s((2, 1), 4, "fp32", flops_per_s=1.0, bytes_per_s=84.0) == 33.0
+    assert in_turn_s((2, 1), 4, "fp32", flops_per_s=1e9, bytes_per_s=12.0) == 9.0
 
 
 def test_the_roofline_is_the_slower_of_computing_and_moving() -> None:

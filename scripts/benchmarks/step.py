@@ -9,7 +9,7 @@ from itertools import cycle
 import torch
 from torch import Tensor, nn
 
-from scripts.benchmarks.counting import roofline_s, step_bytes, step_flops
+from scripts.benchmarks.counting import in_turn_s, roofline_s, step_bytes, step_flops
 from scripts.benchmarks.machine import copy_rate, gemm_rate, has_bf16, onednn_rate
 from scripts.benchmarks.place import Place, Raw, Rounds, column
 from scripts.benchmarks.rows import Row, quotients
@@ -44,6 +44,9 @@ def measure(place: Place) -> Raw:
                     step_bytes(widths, precision),
                     best[precision],
                     raw["copy bytes/s"],
+                )
+                raw[f"{name} in turn"] = in_turn_s(
+                    widths, batch, precision, best[precision], raw["copy bytes/s"]
                 )
                 raw |= {name: ours, f"{name} bare": bare}
     return raw
@@ -144,6 +147,9 @@ def rows(rounds: Rounds) -> list[Row]:
         bare = _ms(rounds, f"{name} bare")
         shares = quotients(roof, ours)
         found.append(Row(name, ours, "ms", "roofline", roof, shares, "%", 0.70))
+        if in_turn := _ms(rounds, f"{name} in turn"):
+            share = quotients(in_turn, ours)
+            found.append(Row(name, ours, "ms", "products, then bytes", in_turn, share, "%"))
         found.append(Row(name, ours, "ms", "bare step", bare, quotients(bare, ours), "%"))
     return found
 
