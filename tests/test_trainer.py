@@ -17,6 +17,7 @@ from xray_classifier.config import Config
 from xray_classifier.data.dataset import epoch_order
 from xray_classifier.errors import DataError, NonFiniteError
 from xray_classifier.history import Run
+from xray_classifier.pending import TakenStep
 from xray_classifier.trainer import Trainer, split_loss
 
 
@@ -34,13 +35,13 @@ class Batches(Callback):
         self.seen: list[list[int]] = []
 
     def watch(self, made: Trainer) -> None:
-        step = made.step
+        take_step = made.take_step
 
-        def spy(index: torch.Tensor) -> float:
+        def spy(index: torch.Tensor) -> TakenStep:
             self.seen.append(index.tolist())
-            return step(index)
+            return take_step(index)
 
-        made.step = spy  # type: ignore[method-assign]
+        made.take_step = spy  # type: ignore[method-assign]
 
 
 def test_training_a_perceptron_equals_gradient_descent_in_numpy() -> None:
