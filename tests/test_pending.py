@@ -27,7 +27,7 @@ from xray_classifier.errors import NonFiniteError
 from xray_classifier.history import Run
 from xray_classifier.lesson.brief_training import train_briefly
 from xray_classifier.lesson.rate_sweep import sweep_rates, swept_rates
-from xray_classifier.model import Dropout
+from xray_classifier.model import Architecture, Dropout, build_network
 from xray_classifier.optimizers import make_optimizer
 from xray_classifier.pending import Pending, pending_steps, steps_to_let_go
 from xray_classifier.resume import restore, training_state
@@ -290,6 +290,13 @@ def test_a_step_on_a_gpu_waits_for_nothing(
     waits = waits_of_a_step(monkeypatch, one, later=True)
     assert waits.found == []
     assert waits.sent > 0  # images and partners are told to the device, so crossings are seen
+
+
+def test_a_step_of_a_mixer_on_a_gpu_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"patch_px": 3, "channels": 8, "blocks": 2, "token_units": 6, "channel_units": 7}
+    keys = ("mixer", 6, (), "gelu", 0.2, "none", False, "xavier", sizes)
+    one = trainer(build_network(Architecture.from_keys(*keys)), task="regress")
+    assert waits_of_a_step(monkeypatch, one, later=True).found == []
 
 
 def test_a_step_that_is_read_at_once_is_seen_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:

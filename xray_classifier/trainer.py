@@ -162,7 +162,7 @@ class Trainer:
         self.settle()
 
     def settle(self) -> None:
-        """Count the losses of all steps that were taken, for which a GPU must have computed them.
+        """Count the losses of all steps since the last time; a GPU has to have done them first.
 
         Raises:
             NonFiniteError: A loss or gradient is NaN or infinite. The run stands before that step;
@@ -170,7 +170,7 @@ class Trainer:
         """
         run = self.run
         steps = self.pending.take_all()
-        for step in steps:
+        for step in steps:  # back to where the first was taken, and forward one by one
             run.count(-step.n_images, -1)
         for step in steps:
             self._require_finite(step)
@@ -210,7 +210,11 @@ class Trainer:
         return step
 
     def _descend(self, step: TakenStep) -> None:
-        """Move the weights against the gradient, and their mean after them."""
+        """Move the weights against the gradient, and their mean after them.
+
+        Where the device leaves a step out, the mean goes on towards weights that stand still; such
+        a run ends without keeping it.
+        """
         if self.grad_clip is not None:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), self.grad_clip, step.norm)
         self.scaler.step(self.optimizer)
