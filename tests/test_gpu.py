@@ -63,10 +63,10 @@ def test_a_step_waits_for_nothing() -> None:
     one.pending = pending_steps(one.optimizer, cuda, one.scaler)
     images = load_split(films(40), labels(40), np.arange(40), cuda)
     one.train_images = replace(images, positions=images.positions.to(cuda))
-    losses = [one.step(torch.arange(8))]  # the first one sets libraries up
+    losses = [one.step_and_wait(torch.arange(8))]  # the first one sets libraries up
     torch.cuda.set_sync_debug_mode("error")
     try:
-        taken = [one.take_step(torch.arange(8)) for _ in range(4)]
+        taken = [one.step(torch.arange(8)) for _ in range(4)]
     finally:
         torch.cuda.set_sync_debug_mode("default")
     one.pending.fetch(taken)

@@ -270,7 +270,7 @@ def waits_of_a_step(monkeypatch: pytest.MonkeyPatch, one: Trainer, later: bool) 
         moved_to_a_gpu_that_is_not_there(one)
         one.pending = Pending(one.optimizer, torch.device("cuda")) if later else Pending()
         with waits:
-            one.take_step(torch.arange(8))
+            one.step(torch.arange(8))
     return waits
 
 
@@ -319,7 +319,7 @@ def test_between_two_looks_no_number_is_read_and_a_look_is_one_transfer(
     one = made(True, n=48, epochs=1, grad_clip=1.0, ema=0.9)
     with Waits() as waits:
         for index in batch_positions(epoch_order(48, 0, 0), 8):
-            one.pending.add(one.take_step(index))
+            one.pending.add(one.step(index))
             one.run.count(len(index))
     assert waits.found == []
     with Waits() as waits:
@@ -488,15 +488,15 @@ def test_a_signal_ends_the_run_after_its_step_with_every_loss_counted() -> None:
 def test_a_lone_step_gives_its_loss_and_may_be_followed_by_another_after_a_failure() -> None:
     index = torch.arange(8)
     at_once, later = made(False), made(True)
-    assert at_once.step(index) == later.step(index)
+    assert at_once.step_and_wait(index) == later.step_and_wait(index)
     for one in (at_once, later):
         fine, one.loss = one.loss, Poisoned(1, math.nan, 1.0)
         before = weights_of(one.model)
         with pytest.raises(NonFiniteError, match="epoch 1, step 1"):
-            one.step(index)
+            one.step_and_wait(index)
         assert same_weights(before, weights_of(one.model))
         one.loss = fine
-    assert at_once.step(index) == later.step(index)
+    assert at_once.step_and_wait(index) == later.step_and_wait(index)
     assert same_weights(weights_of(at_once.model), weights_of(later.model))
 
 

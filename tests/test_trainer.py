@@ -35,13 +35,13 @@ class Batches(Callback):
         self.seen: list[list[int]] = []
 
     def watch(self, made: Trainer) -> None:
-        take_step = made.take_step
+        step = made.step
 
         def spy(index: torch.Tensor) -> TakenStep:
             self.seen.append(index.tolist())
-            return take_step(index)
+            return step(index)
 
-        made.take_step = spy  # type: ignore[method-assign]
+        made.step = spy  # type: ignore[method-assign]
 
 
 def test_training_a_perceptron_equals_gradient_descent_in_numpy() -> None:
@@ -128,10 +128,10 @@ def test_dropout_draws_anew_at_each_step() -> None:
     index = torch.arange(8)
     losses = []
     for made.run.step in range(4):
-        losses.append(made.step(index))
+        losses.append(made.step(index).loss)
     made.run.step = 0
     assert len(set(losses)) == 4
-    assert made.step(index) == losses[0]
+    assert made.step(index).loss == losses[0]
 
 
 def test_regression_learns_numbers_by_squared_error() -> None:

@@ -151,7 +151,7 @@ class Trainer:
         run = self.run
         order = epoch_order(len(self.train_images), self.seed, run.epoch)
         for index in batch_positions(order, self.batch_size, first_batch=run.batch):
-            self.pending.add(self.take_step(index))
+            self.pending.add(self.step(index))
             run.count(len(index))
             if self.pending.due:
                 self.settle()
@@ -179,15 +179,15 @@ class Trainer:
             for callback in self.callbacks:
                 callback.on_loss_known(run)
 
-    def step(self, index: Tensor) -> float:
+    def step_and_wait(self, index: Tensor) -> float:
         """One step of gradient descent on the images at `index` (B,); returns their mean loss."""
-        step = self.take_step(index)
+        step = self.step(index)
         if self.pending.later:
             self.pending.fetch([step])
             self._require_finite(step)
         return step.loss
 
-    def take_step(self, index: Tensor) -> TakenStep:
+    def step(self, index: Tensor) -> TakenStep:
         """One step of gradient descent on the images at `index` (B,).
 
         Raises:
