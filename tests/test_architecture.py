@@ -107,6 +107,7 @@ FLOORS = {
         "run_curves",
         "saving",
         "stress_test",
+        "pending",
         "trainer",
         "checklists",
         "fact_words",

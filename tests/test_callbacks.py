@@ -401,7 +401,7 @@ def test_a_log_hears_every_thirty_seconds_that_a_long_epoch_is_alive(
     clock = [0.0]
 
     class Slow(Callback):
-        def on_step_end(self, run: Run) -> None:
+        def on_loss_known(self, run: Run) -> None:
             clock[0] += 12.0
 
     monkeypatch.setattr("time.monotonic", lambda: clock[0])

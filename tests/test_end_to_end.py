@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 from tiny_runs import TINY, Program, class_folders, film, no_pictures, program, rows_of
 
 from xray_classifier.checkpoint import load_checkpoint
+from xray_classifier.pending import TakenStep
 from xray_classifier.trainer import Trainer
 
 __all__ = ["no_pictures", "program"]
@@ -87,9 +88,9 @@ def weights(run: Path) -> dict[str, bytes]:
 
 def signal_at_step(number: int, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process receive a signal after a number of steps."""
-    plain: Callable[..., float] = Trainer.step
+    plain: Callable[..., TakenStep] = Trainer.step
 
-    def stepping(self: Trainer, index: object) -> float:
+    def stepping(self: Trainer, index: object) -> TakenStep:
         if self.run.step == step:
             os.kill(os.getpid(), number)
         return plain(self, index)

@@ -1,17 +1,22 @@
 """On a CUDA device: the same answers as on the CPU, in every number format."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from builders import films, labels
+from builders import films, labels, stack, trainer
 from tiny_runs import TINY
 
 from xray_classifier.checkpoint import load_checkpoint
 from xray_classifier.classifier import load_classifier
 from xray_classifier.cli import main
+from xray_classifier.data.augment import Augmentation
 from xray_classifier.data.dataset import load_split
+from xray_classifier.ema import Ema
+from xray_classifier.optimizers import make_optimizer
+from xray_classifier.pending import pending_steps
 
 pytestmark = [
     pytest.mark.gpu,
@@ -46,6 +51,28 @@ def test_the_images_of_a_split_live_on_the_device() -> None:
     images, targets = split.gather(torch.tensor([2, 0]))
     np.testing.assert_array_equal(images.cpu().numpy(), pictures[[8, 3]])
     np.testing.assert_array_equal(targets.cpu().numpy(), truth[[8, 3]])
+
+
+def test_a_step_waits_for_nothing() -> None:
+    """PyTorch itself refuses what makes the CPU wait for the GPU."""
+    cuda = torch.device("cuda")
+    model = stack((9, 5), dropout=0.4).to(cuda)
+    one = trainer(model, grad_clip=1.0, mixup=0.4, ema=Ema(model, 0.9), micro_batch=3)
+    one.augmentation = Augmentation(rotate_degrees=20.0, noise=0.05, blur=1.0, cutout=0.3)
+    one.optimizer = make_optimizer(model, "adamw", 0.01)
+    one.pending = pending_steps(one.optimizer, cuda, one.scaler)
+    images = load_split(films(40), labels(40), np.arange(40), cuda)
+    one.train_images = replace(images, positions=images.positions.to(cuda))
+    losses = [one.step_and_wait(torch.arange(8))]  # the first one sets libraries up
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        taken = [one.step(torch.arange(8)) for _ in range(4)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    one.pending.fetch(taken)
+    losses += [step.loss for step in taken]
+    assert np.isfinite(losses).all()
+    assert len(set(losses)) == 5  # the optimizer moved
 
 
 def test_answers_do_not_depend_on_company(tmp_path: Path) -> None:

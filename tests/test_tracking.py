@@ -82,10 +82,10 @@ def test_a_resumed_run_inside_an_epoch_knows_the_loss_of_its_first_step() -> Non
     losses = StepLosses()
     losses.on_train_start(run)
     run.batch, run.step, run.loss_sum, run.images_seen = 3, 3, 37.0, 30
-    losses.on_step_end(run)
+    losses.on_loss_known(run)
     assert losses.values == [pytest.approx(0.7)]
     run.batch, run.step, run.loss_sum, run.images_seen = 1, 5, 5.0, 10
-    losses.on_step_end(run)
+    losses.on_loss_known(run)
     assert losses.values[-1] == pytest.approx(0.5)
 
 

@@ -17,6 +17,7 @@ from xray_classifier.config import Config
 from xray_classifier.data.dataset import epoch_order
 from xray_classifier.errors import DataError, NonFiniteError
 from xray_classifier.history import Run
+from xray_classifier.pending import TakenStep
 from xray_classifier.trainer import Trainer, split_loss
 
 
@@ -36,7 +37,7 @@ class Batches(Callback):
     def watch(self, made: Trainer) -> None:
         step = made.step
 
-        def spy(index: torch.Tensor) -> float:
+        def spy(index: torch.Tensor) -> TakenStep:
             self.seen.append(index.tolist())
             return step(index)
 
@@ -127,10 +128,10 @@ def test_dropout_draws_anew_at_each_step() -> None:
     index = torch.arange(8)
     losses = []
     for made.run.step in range(4):
-        losses.append(made.step(index))
+        losses.append(made.step(index).loss)
     made.run.step = 0
     assert len(set(losses)) == 4
-    assert made.step(index) == losses[0]
+    assert made.step(index).loss == losses[0]
 
 
 def test_regression_learns_numbers_by_squared_error() -> None:

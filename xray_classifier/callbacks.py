@@ -26,7 +26,13 @@ class Callback:
         """Before the first step."""
 
     def on_step_end(self, run: Run) -> None:
-        """After each step of the optimizer."""
+        """After each step of the optimizer; on a GPU its loss may not be known yet."""
+
+    def on_loss_known(self, run: Run) -> None:
+        """When the loss of a step is known: before `on_step_end`, or on a GPU some steps later.
+
+        The run's counters and `loss_sum` are those of that step; the weights may have moved on.
+        """
 
     def on_epoch_end(self, run: Run) -> None:
         """After each epoch, when its record stands in the history."""
@@ -141,8 +147,9 @@ class Checkpoints(Callback):
     def _save(
         self, run: Run, name: str, content: Callable[[], Saved], keep: Path | None = None
     ) -> None:
+        tensors, values = content()
         try:
-            save_checkpoint(self.folder / name, *content(), keep)
+            save_checkpoint(self.folder / name, tensors, values, keep)
         except NonFiniteError as error:
             raise NonFiniteError(f"after epoch {run.epoch}, step {run.step}: {error}") from error
 
@@ -237,10 +244,13 @@ class Progress(Callback):
         self._began_s = self._spoke_s = time.monotonic()
 
     def on_step_end(self, run: Run) -> None:
-        """Move the bar, or say in a log that the run is alive."""
+        """Move the bar."""
         if self.terminal.interactive:
             self._move_bar(run)
-        elif time.monotonic() - self._spoke_s >= HEARTBEAT_S:
+
+    def on_loss_known(self, run: Run) -> None:
+        """Say in a log that the run is alive."""
+        if not self.terminal.interactive and time.monotonic() - self._spoke_s >= HEARTBEAT_S:
             self._spoke_s = time.monotonic()
             self.terminal.say(
                 f"  epoch {run.epoch + 1}: step {run.batch} of {run.steps_per_epoch}, "

@@ -3,6 +3,7 @@
 import re
 
 import torch
+from torch import Tensor
 
 from xray_classifier.errors import UsageError
 
@@ -31,6 +32,20 @@ def torch_device(name: str) -> torch.device:
     if name == "mps" and not has_mps:
         raise UsageError("device mps: not available here; use --device auto")
     return torch.device(name)
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """The same numbers on another device, on their way while the CPU goes on.
+
+    `Tensor.to` makes the CPU wait until a CUDA device has done all that it was told before.
+
+    Args:
+        values: On any device.
+        device: Where they are needed.
+    """
+    if device.type != "cuda" or values.device.type != "cpu":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 def number_format(precision: str, device: torch.device) -> str:

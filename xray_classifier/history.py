@@ -166,7 +166,8 @@ class Run:
         epoch: Finished epochs.
         batch: Steps taken in the unfinished epoch.
         step: Steps taken in all.
-        loss_sum: Sum of the training loss over the images seen in the unfinished epoch.
+        loss_sum: Sum of the training loss over the images seen in the unfinished epoch; on a GPU
+            some steps behind, but complete in `Callback.on_loss_known` and `on_epoch_end`.
         images_seen: Number of those images.
         val_outputs: Raw outputs on the validation split after the last epoch, shape (n_val,).
         earlier_s: Seconds spent before this process took over.
@@ -196,6 +197,12 @@ class Run:
         """Seconds of training, over all processes that worked on this run."""
         now = time.monotonic() if self.ended_s is None else self.ended_s
         return self.earlier_s + now - self.started_s
+
+    def count(self, n_images: int, steps: int = 1) -> None:
+        """Steps were taken on so many images in all; negative numbers take that back."""
+        self.images_seen += n_images
+        self.batch += steps
+        self.step += steps
 
     def stop(self, reason: str) -> None:
         """Ask the loop to end after this epoch; the first reason given is kept."""

@@ -23,7 +23,7 @@ class BinaryCrossEntropy(nn.Module):
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Loss (scalar) of logits (B,) against targets (B,) of 0 and 1."""
         smoothed = targets * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
-        weight = logits.new_tensor(self.pos_weight)
+        weight = logits.new_full((), self.pos_weight)  # `new_tensor` would wait for a GPU
         return functional.binary_cross_entropy_with_logits(logits, smoothed, pos_weight=weight)
 
 

@@ -60,7 +60,11 @@ def training_state(trainer: Trainer, fingerprint: str = "") -> Saved:
     Args:
         trainer: As it stands.
         fingerprint: Of the images and their splits, to notice on resume that they changed.
+
+    Raises:
+        NonFiniteError: A step that was not looked at yet could not be taken.
     """
+    trainer.settle()
     run = trainer.run
     tensors = {f"model.{name}": t for name, t in trainer.model.state_dict().items()}
     for index, values in trainer.optimizer.state_dict()["state"].items():

@@ -21,7 +21,7 @@ class StepLosses(Callback):
         """A resumed run may stand inside an epoch."""
         self._before = (run.loss_sum, run.images_seen)
 
-    def on_step_end(self, run: Run) -> None:
+    def on_loss_known(self, run: Run) -> None:
         """Take the difference."""
         loss_sum, images = self._before if run.batch > 1 else (0.0, 0)
         self.values.append((run.loss_sum - loss_sum) / (run.images_seen - images))

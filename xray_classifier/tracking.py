@@ -33,7 +33,10 @@ draw_weights = as_png(weights_figure)
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Takes what a run has to tell. The methods are called in the order of the steps."""
+    """Takes what a run has to tell. The methods are called in the order of the steps.
+
+    On a GPU the losses of steps come several at a time, up to half a second late.
+    """
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Take numbers by name: `step_loss` after each step; after each epoch the columns of
@@ -72,9 +75,9 @@ class Tracking(Callback):
         """Learn where the run stands."""
         self._steps.on_train_start(run)
 
-    def on_step_end(self, run: Run) -> None:
+    def on_loss_known(self, run: Run) -> None:
         """Tell the loss of the step."""
-        self._steps.on_step_end(run)
+        self._steps.on_loss_known(run)
         value = self._steps.values.pop()
         for tracker in self.trackers:
             tracker.scalars(run.step, {STEP_LOSS: value})

@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from xray_classifier.data.dataset import (
     epoch_order,
     mixed_seed,
 )
+from xray_classifier.devices import sent
 from xray_classifier.distributed import Ranks, shard_of
 from xray_classifier.ema import Ema
 from xray_classifier.errors import MemoryRunOutError, NonFiniteError
@@ -37,6 +38,7 @@ from xray_classifier.history import Run
 from xray_classifier.inference import predict_logits
 from xray_classifier.metrics import auroc, r2
 from xray_classifier.model import place_dropout
+from xray_classifier.pending import Part, Pending, TakenStep, read_back
 from xray_classifier.signals import STOP_SIGNALS, StopRequest
 
 DROPOUT_STREAM, AUGMENT_STREAM, MIXUP_STREAM = 1, 2, 3
@@ -77,7 +79,7 @@ class Trainer:
         micro_batch: Images that go through the network at once; None is all of a batch.
         forward: The network, compiled; None is `model` itself.
         name_of: Row of the manifest to the name of the image, for messages.
-        wild_rows: Rows whose outputs were not finite in the last step, where there were any.
+        pending: Steps whose losses are not counted yet; on a GPU they are read now and then.
     """
 
     model: nn.Module
@@ -103,7 +105,13 @@ class Trainer:
     micro_batch: int | None = None
     forward: Callable[[Tensor], Tensor] | None = None
     name_of: Callable[[int], str] = str
-    wild_rows: list[int] = field(default_factory=list)
+    pending: Pending = field(default_factory=Pending)
+
+    def __post_init__(self) -> None:
+        """Have the images' places where the images are: a GPU need not ask the CPU for them."""
+        split = self.train_images
+        positions = split.positions.to(split.store.device)
+        self.train_images = replace(split, positions=positions)
 
     def fit(self) -> None:
         """Train until the epochs are done, a callback stops the run or a signal comes.
@@ -144,34 +152,79 @@ class Trainer:
         run = self.run
         order = epoch_order(len(self.train_images), self.seed, run.epoch)
         for index in batch_positions(order, self.batch_size, first_batch=run.batch):
-            loss = self.step(index)
-            run.loss_sum += loss * len(index)
-            run.images_seen += len(index)
-            run.batch += 1
-            run.step += 1
+            self.pending.add(self.step(index))
+            run.count(len(index))
+            if self.pending.due:
+                self.settle()
             for callback in self.callbacks:
                 callback.on_step_end(run)
             if self._asked_to_stop():
-                return
+                break
+        self.settle()
 
-    def step(self, index: Tensor) -> float:
+    def settle(self) -> None:
+        """Count the losses of all steps since the last time; a GPU has to have done them first.
+
+        Raises:
+            NonFiniteError: A loss or gradient is NaN or infinite. The run stands before that step;
+                neither it nor any after it was taken.
+        """
+        run = self.run
+        steps = self.pending.take_all()
+        for step in steps:  # back to where the first was taken, and forward one by one
+            run.count(-step.n_images, -1)
+        for step in steps:
+            self._require_finite(step)
+            run.count(step.n_images)
+            run.loss_sum += step.loss * step.n_images
+            for callback in self.callbacks:
+                callback.on_loss_known(run)
+
+    def step_and_wait(self, index: Tensor) -> float:
         """One step of gradient descent on the images at `index` (B,); returns their mean loss."""
+        step = self.step(index)
+        if self.pending.later:
+            self.pending.fetch([step])
+            self._require_finite(step)
+        return step.loss
+
+    def step(self, index: Tensor) -> TakenStep:
+        """One step of gradient descent on the images at `index` (B,).
+
+        Raises:
+            NonFiniteError: Loss or gradient is NaN or infinite, and that was looked at before the
+                step. Where it is looked at later, the device leaves out such a step by itself.
+        """
         self.model.train()
         self._set_learning_rate()
         mine, places = shard_of(index, self.ranks)
-        loss = self._gradient(index, mine, places)
-        (value,) = self.ranks.sum([loss])
-        self._refuse_non_finite("loss", value)
+        parts = self._gradient(index, mine, places)
         self.ranks.sum_gradients(list(self.model.parameters()))
-        self._limit_gradient()
+        step = TakenStep(len(index), parts, self._gradient_norm())
+        if self.pending.later:
+            self.pending.watch(step)
+        else:
+            read_back([step])
+            (step.loss,) = self.ranks.sum([step.loss])
+            self._require_finite(step)
+        self._descend(step)
+        return step
+
+    def _descend(self, step: TakenStep) -> None:
+        """Move the weights against the gradient, and their mean after them.
+
+        Where the device leaves a step out, the mean goes on towards weights that stand still; such
+        a run ends without keeping it.
+        """
+        if self.grad_clip is not None:
+            nn.utils.clip_grads_with_norm_(self.model.parameters(), self.grad_clip, step.norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:
             self.ema.update(self.model, self.run.step)
-        return value
 
-    def _gradient(self, index: Tensor, mine: Tensor, places: Tensor) -> float:
-        """Leave this rank's part of the gradient in the weights; returns its part of the loss.
+    def _gradient(self, index: Tensor, mine: Tensor, places: Tensor) -> list[Part]:
+        """Leave this rank's part of the gradient in the weights.
 
         Where memory runs out, the images go through in parts half as large; the gradient of a sum
         is the sum of the gradients, so that nothing else changes.
@@ -181,9 +234,9 @@ class Trainer:
             try:
                 self.optimizer.zero_grad(set_to_none=True)
                 if not len(mine):  # more processes than images in the last batch
-                    return 0.0
+                    return []
                 parts = zip(torch.split(mine, size), torch.split(places, size), strict=True)
-                return sum(self._backward(index, *part) for part in parts)
+                return [self._backward(index, *part) for part in parts]
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -199,8 +252,8 @@ class Trainer:
             self.micro_batch = size // 2  # outside the except block, which holds on to the memory
             release_memory(self.train_images.device)
 
-    def _backward(self, index: Tensor, mine: Tensor, places: Tensor) -> float:
-        """Forward and backward pass of some images of a batch; returns their part of its loss.
+    def _backward(self, index: Tensor, mine: Tensor, places: Tensor) -> Part:
+        """Forward and backward pass of some images of a batch.
 
         Args:
             index: The whole batch, (B,).
@@ -211,25 +264,22 @@ class Trainer:
         place_dropout(
             self.model,
             mixed_seed(self.seed, DROPOUT_STREAM, self.run.step),
-            places.to(images.device),
+            sent(places, images.device),
         )
         with self._autocast(images.device.type):
             network = self.model if self.forward is None else self.forward
             outputs = network(self.standardize(images))
         loss = self.loss(outputs.float(), targets) * (len(mine) / len(index))
         self.scaler.scale(loss).backward()
-        value = float(loss.item())
-        if not math.isfinite(value):
-            wild = mine[~torch.isfinite(outputs.detach().cpu())].numpy()
-            self.wild_rows = self.train_images.rows[wild].tolist()
-        return value
+        return Part(loss.detach(), outputs.detach(), mine)
 
     def _seen(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Images as this epoch shows them, (b, S, S), and their targets (b,)."""
+        index = sent(index, self.train_images.store.device)
         images, targets = self.train_images.gather(index)
         if self.augmentation is not None:
             seed = mixed_seed(self.seed, AUGMENT_STREAM)
-            samples = index.to(images.device)
+            samples = sent(index, images.device)
             images = augmented(
                 images, samples, settings=self.augmentation, seed=seed, epoch=self.run.epoch
             )
@@ -248,7 +298,7 @@ class Trainer:
         rng = np.random.default_rng(mixed_seed(self.seed, MIXUP_STREAM, self.run.step))
         partners = torch.from_numpy(rng.permutation(len(index)))[places]
         drawn = rng.beta(self.mixup, self.mixup, len(index)).astype(np.float32)
-        share = torch.from_numpy(drawn)[places].to(targets.device)
+        share = sent(torch.from_numpy(drawn)[places], targets.device)
         others, other_targets = self._seen(index[partners])
         pixels = share.view(-1, 1, 1)
         blended = pixels * images.float() + (1 - pixels) * others.float()
@@ -263,15 +313,23 @@ class Trainer:
             self.run.interrupted_by = heard[0]
         return bool(heard)
 
-    def _limit_gradient(self) -> None:
-        """Refuse a gradient that is not finite; shorten one that is longer than `grad_clip`."""
+    def _gradient_norm(self) -> Tensor:
+        """Euclidean norm of the whole gradient, scalar on the device."""
         self.scaler.unscale_(self.optimizer)
-        parameters = list(self.model.parameters())
-        norm = nn.utils.get_total_norm(p.grad for p in parameters if p.grad is not None)
-        if not self.scaler.is_enabled():  # fp16 skips such a step and lowers its scale
-            self._refuse_non_finite("gradient norm", float(norm))
-        if self.grad_clip is not None:
-            nn.utils.clip_grads_with_norm_(parameters, self.grad_clip, norm)
+        return nn.utils.get_total_norm(
+            p.grad for p in self.model.parameters() if p.grad is not None
+        )
+
+    def _require_finite(self, step: TakenStep) -> None:
+        """Refuse a step whose loss or gradient is not finite; the run stands before it."""
+        # in fp16 the scaler skips a step with such a gradient, and lowers its scale
+        norm = 0.0 if self.scaler.is_enabled() else step.gradient_norm
+        if math.isfinite(step.loss) and math.isfinite(norm):
+            return
+        self._set_learning_rate()  # the message names that of this step, not of a later one
+        rows = self.train_images.rows[step.wild_places()].tolist()
+        self._refuse_non_finite("loss", step.loss, rows)
+        self._refuse_non_finite("gradient norm", norm)
 
     def finish_epoch(self) -> None:
         """Judge the weights on validation, write the record, tell the callbacks."""
@@ -324,9 +382,9 @@ class Trainer:
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
         return torch.autocast(device_type, dtype=dtype, enabled=self.precision != "fp32")
 
-    def _refuse_non_finite(self, what: str, value: float) -> None:
+    def _refuse_non_finite(self, what: str, value: float, rows: Sequence[int] = ()) -> None:
         if not math.isfinite(value):
-            names = ", ".join(map(self.name_of, self.wild_rows[:NAMED]))
+            names = ", ".join(map(self.name_of, rows[:NAMED]))
             images = f" (images with such outputs: {names})" if names else ""
             raise NonFiniteError(
                 f"the {what} became {value}{images} in epoch {self.run.epoch + 1}, step "

@@ -340,7 +340,7 @@ def run_dry(
     trainer = run_building(config, radiographs).trainer
     _say_what_will_happen(terminal, config, radiographs, trainer)
     positions = torch.arange(min(trainer.batch_size, len(trainer.train_images)))
-    loss = trainer.step(positions)
+    loss = trainer.step_and_wait(positions)
     terminal.say(f"dry run: one batch of {len(positions)} images, loss {loss:.4f}; all is well")
     terminal.say("Next: take away --dry-run from this command")
     return {"dry_run": True, "loss": loss, "batch": len(positions)}

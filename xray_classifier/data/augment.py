@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xray_classifier.counter import random_bits, uniform
+from xray_classifier.counter import folded, random_bits, uniform
+from xray_classifier.devices import sent
 
 _WHITE = 255.0
 _ABOVE = {
@@ -182,9 +183,11 @@ def draw(samples: Tensor, *, settings: Augmentation, seed: int, epoch: int) -> D
     upward = [settings.noise, settings.blur, 1.0, 1.0, 1.0]
     lowest = torch.tensor([-most for most in either_way] + [0.0] * len(upward))
     spans = torch.tensor([2.0 * most for most in either_way] + upward)
-    counters = torch.arange(len(spans)).to(samples.device)
-    chance = uniform(seed, torch.tensor(epoch), counters[:, None], samples)
-    numbers = lowest.to(samples.device)[:, None] + spans.to(samples.device)[:, None] * chance
+    counters = torch.arange(len(spans), device=samples.device)
+    start, epochs = _seed_on(samples.device, seed), torch.full((), epoch, device=samples.device)
+    chance = uniform(start, epochs, counters[:, None], samples)
+    ends = sent(torch.stack([lowest, spans])[:, :, None], samples.device)
+    numbers = ends[0] + ends[1] * chance
     angle, scale, aspect, shear, shift_x, shift_y, gamma, contrast, *others = numbers.unbind()
     brightness, noise, blur, hole_x, hole_y, coin = others
     return Draws(
@@ -288,8 +291,9 @@ def _digit_sums(samples: Tensor, side: int, seed: int, epoch: int) -> Tensor:
     at most 3.3 standard deviations), exact on every device, and 32 random bits make two of them.
     """
     words = torch.arange((side * side + 1) // 2, device=samples.device)
-    epochs, stream = torch.tensor(epoch), torch.tensor(_NOISE_COUNTER)
-    bits = random_bits(seed, epochs, stream, samples[:, None], words)
+    start, epochs = _seed_on(samples.device, seed), torch.full((), epoch, device=samples.device)
+    stream = torch.full((), _NOISE_COUNTER, device=samples.device)
+    bits = random_bits(start, epochs, stream, samples[:, None], words)
     twos = (bits & 0x0F0F0F0F).add_((bits >> 4).bitwise_and_(0x0F0F0F0F))
     fours = (twos & 0x00FF00FF).add_((twos >> 8).bitwise_and_(0x00FF00FF))
     sums = fours.view(torch.int16)[:, : side * side].to(torch.float32)
@@ -317,6 +321,11 @@ def _means(images: Tensor) -> Tensor:
         sums[:, : width - half].add_(sums[:, half:width])
         width = half
     return sums[:, 0] / n_pixels
+
+
+def _seed_on(device: torch.device, seed: int) -> Tensor:
+    """A seed for `random_bits`, () int32, made on the device: a GPU waits for what is brought."""
+    return torch.full((), folded(seed), dtype=torch.int32, device=device)
 
 
 def _each(values: Tensor) -> Tensor:

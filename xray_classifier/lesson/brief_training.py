@@ -16,6 +16,7 @@ from xray_classifier.history import COLUMNS, History, Run
 from xray_classifier.lesson.subject import Subject, products_per_image
 from xray_classifier.model import Architecture, build_network
 from xray_classifier.optimizers import make_optimizer
+from xray_classifier.pending import pending_steps
 from xray_classifier.signals import StopRequest
 from xray_classifier.trainer import Trainer, split_loss
 
@@ -97,6 +98,8 @@ def brief_trainer(
     """
     device = setting.train.device
     model = build_network(setting.architecture, setting.seed).to(device)
+    stepper = make_optimizer(model, **optimizer)
+    scaler = torch.amp.GradScaler(device.type, enabled=False)
     n = len(setting.train)
     size = min(batch_size, n)
     rate = float(optimizer["lr"])
@@ -104,7 +107,7 @@ def brief_trainer(
         model=model,
         standardize=setting.standardize,
         loss=setting.loss,
-        optimizer=make_optimizer(model, **optimizer),
+        optimizer=stepper,
         learning_rate=lambda run: rate,
         train_images=setting.train,
         val_images=None,
@@ -116,7 +119,8 @@ def brief_trainer(
         callbacks=(),
         run=Run(History(COLUMNS[setting.task]), epochs, steps_per_epoch(n, size)),
         request=StopRequest(),
-        scaler=torch.amp.GradScaler(device.type, enabled=False),
+        scaler=scaler,
+        pending=pending_steps(stepper, device, scaler),
     )
 
 
@@ -149,6 +153,7 @@ class LossTrace(Callback):
 
     def _note(self, run: Run) -> None:
         trainer = self.trainer
+        trainer.settle()  # a step that could not be taken ends the training before its note
         self.steps.append(run.step)
         self.losses.append(
             [

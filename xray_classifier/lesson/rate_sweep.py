@@ -84,7 +84,7 @@ def sweep_rates(trainer: Trainer, rates: Floats) -> RateSweep:
     for index in _batches(trainer, len(rates)):
         rate = float(rates[len(losses)])
         try:
-            before = trainer.step(index)
+            before = trainer.step_and_wait(index)
         except NonFiniteError:
             diverged_at = rate
             break
