@@ -15,6 +15,7 @@ from builders import stack
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from scripts.benchmarks import gpu
 from scripts.benchmarks.__main__ import NAMES, footer, sections, told
 from scripts.benchmarks.counting import (
     batch_bytes,
@@ -32,7 +33,7 @@ from scripts.benchmarks.numbers import QUICK
 from scripts.benchmarks.place import Place
 from scripts.benchmarks.processes import FailedProcess, timed
 from scripts.benchmarks.rows import Row, differences, exponent, quotients, spread
-from scripts.benchmarks.step import of_shape
+from scripts.benchmarks.step import of_shape, shape_name
 from scripts.benchmarks.synthetic import write_films, write_npz
 from scripts.benchmarks.table import END, HEADER, START, as_markdown, as_text, written_into
 from scripts.benchmarks.whole import PEERS, of_peer, steps_s
@@ -265,6 +266,41 @@ def test_every_section_runs(tmp_path: Path) -> None:
     assert set(found["rounds"][0]) == {*NAMES, "load"}
     assert found["failed"] == {}
     assert found["rounds"][0]["whole"]["failed"] == {}
+
+
+def test_what_is_measured_on_a_gpu_can_be_measured_anywhere(tmp_path: Path) -> None:
+    write_films(tmp_path / "films", 12, 20)
+    raw = gpu.of_device(torch.device("cpu"), Place(QUICK, tmp_path / "films", tmp_path, tmp_path))
+    found = {row.what: row for row in gpu.rows([raw, raw])}
+    assert set(found) >= {"8 px, batch 4, fp32", "12 px, batch 8, fp32", "images a second"}
+    step_ms = found["12 px, batch 8, fp32"].measured[0]
+    assert found["images a second"].measured == pytest.approx((8000 / step_ms,) * 2)
+    assert found["images a second"].goal == 50.0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_gpu_no_figure_of_one_is_given(tmp_path: Path) -> None:
+    raw = gpu.measure(Place(QUICK, tmp_path, tmp_path, tmp_path))
+    assert gpu.rows([raw]) == []
+
+
+def test_the_goal_on_a_gpu_is_that_of_224_px_at_batch_4096() -> None:
+    name = shape_name(224, 4096, "bf16")
+    other = shape_name(64, 4096, "bf16")
+    raw = {"precision": "bf16", "flops/s": 1e15, "copy bytes/s": 2e12, "images/s": 6e6}
+    raw |= {"pipeline images/s": 1e5, name: 0.002, f"{name} roofline": 0.0015}
+    raw |= {other: 0.001, f"{other} roofline": 0.0001}
+    reached = {row.what: row.reached for row in gpu.rows([raw])}
+    assert (reached[name], reached[other], reached["images a second"]) == (True, None, True)
+
+
+def test_the_gpu_is_named_above_the_table() -> None:
+    device = {"name": "Some GPU", "memory_GiB": 79.2, "driver": "1.2", "cuda": "13.0", "cudnn": 9}
+    content = CONTENT | {"machine": CONTENT["machine"] | {"gpu": device}}
+    assert "GPU: Some GPU, 79.2 GiB, driver 1.2, CUDA 13.0, cuDNN 9.\n" in as_markdown(
+        content, SOME
+    )
+    assert "GPU:" not in as_markdown(CONTENT, SOME)
 
 
 def test_a_process_that_fails_is_told_with_its_last_words(tmp_path: Path) -> None:

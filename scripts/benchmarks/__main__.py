@@ -19,9 +19,9 @@ from xray_classifier.process_settings import keep_freed_memory
 
 NAMES = (
     *("help", "predict", "dry-run", "step", "infer", "decode"),
-    *("whole", "long", "memory", "curves"),
+    *("whole", "long", "memory", "curves", "gpu"),
 )
-NEEDS_DATA = {"predict", "dry-run", "whole", "long"}
+NEEDS_DATA = {"predict", "dry-run", "whole", "long", "gpu"}
 QUICK_FILMS, QUICK_SIDE_PX = 64, 96
 BUSY = 0.5  # load per core above which other programs are running
 
@@ -60,7 +60,17 @@ def _parse() -> argparse.Namespace:
 
 def sections() -> dict[str, Any]:
     """Name to what measures it: `TITLE`, `EVERY_ROUND`, `measure(place)`, `rows(rounds)`."""
-    from scripts.benchmarks import curves, decoding, inference, long, memory, starting, step, whole
+    from scripts.benchmarks import (
+        curves,
+        decoding,
+        gpu,
+        inference,
+        long,
+        memory,
+        starting,
+        step,
+        whole,
+    )
 
     return {
         "help": starting.HELP,
@@ -73,6 +83,7 @@ def sections() -> dict[str, Any]:
         "long": long,
         "memory": memory,
         "curves": curves,
+        "gpu": gpu,
     }
 
 
@@ -165,7 +176,8 @@ def told(content: dict[str, Any], options: argparse.Namespace) -> int:
     tables = {}
     for name, section in sections().items():
         if rounds := [raw[name] for raw in content["rounds"] if name in raw]:
-            tables[section.TITLE] = [row for row in section.rows(rounds) if row.measured]
+            found = [row for row in section.rows(rounds) if row.measured]
+            tables |= {section.TITLE: found} if found else {}
     if options.json is not None:
         rows = {title: [row.as_json() for row in found] for title, found in tables.items()}
         options.json.write_text(json.dumps(content | {"rows": rows}, indent=1) + "\n", "utf-8")

@@ -2,6 +2,8 @@
 
 import os
 import platform
+import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from importlib import metadata
@@ -25,12 +27,39 @@ def described() -> dict[str, Any]:
         "system": platform.platform(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "bf16": has_bf16(),
+        "gpu": gpu(),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,  # with the build, which the distribution does not tell
             **versions(NAMED),
         },
     }
+
+
+def gpu() -> dict[str, Any] | None:
+    """The CUDA device and what drives it; None where there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    device = torch.cuda.get_device_properties(0)
+    return {
+        "name": device.name,
+        "memory_GiB": round(device.total_memory / 2**30, 1),
+        "driver": driver(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
+
+
+def driver() -> str | None:
+    """Version of the NVIDIA driver; None where nothing tells."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    words = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+    said = subprocess.run(words, capture_output=True, text=True, check=False).stdout.split()
+    return said[0] if said else None
 
 
 def versions(names: tuple[str, ...]) -> dict[str, str]:
@@ -80,24 +109,26 @@ def best_s(work: Callable[[], object], seconds: float) -> float:
     return best
 
 
-def gemm_rate(precision: str, sides: tuple[int, ...], seconds: float) -> float:
+def gemm_rate(precision: str, sides: tuple[int, ...], seconds: float, device: Any = None) -> float:
     """Operations a second of the best of some square matrix products.
 
     Args:
         precision: fp32 or bf16.
         sides: Of the matrices.
         seconds: How long each side is tried.
+        device: Where; None is the CPU.
     """
     import torch
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     best = 0.0
     for side in sides:
-        one, other = (torch.randn(side, side).to(dtype) for _ in range(2))
-        out = torch.empty(side, side, dtype=dtype)
+        one, other = (torch.randn(side, side).to(device, dtype) for _ in range(2))
+        out = torch.empty(side, side, dtype=dtype, device=device)
 
         def multiply(a: Any = one, b: Any = other, c: Any = out) -> None:
             torch.mm(a, b, out=c)
+            wait_for(c.device)
 
         best = max(best, 2.0 * side**3 / best_s(multiply, seconds))
     return best
@@ -134,10 +165,29 @@ def best_rate(precision: str, sides: tuple[int, ...], seconds: float) -> float:
     return max(plain, other or 0.0)
 
 
-def copy_rate(n_bytes: int, seconds: float) -> float:
-    """Bytes a second of a large copy, those read and those written both counted."""
+def copy_rate(n_bytes: int, seconds: float, device: Any = None) -> float:
+    """Bytes a second of a large copy, those read and those written both counted.
+
+    Args:
+        n_bytes: Of the copy.
+        seconds: How long it is tried.
+        device: Where; None is the CPU.
+    """
     import torch
 
-    source = torch.ones(n_bytes, dtype=torch.uint8)
+    source = torch.ones(n_bytes, dtype=torch.uint8, device=device)
     target = torch.zeros_like(source)
-    return 2.0 * n_bytes / best_s(lambda: target.copy_(source), seconds)
+
+    def copy() -> None:
+        target.copy_(source)
+        wait_for(target.device)
+
+    return 2.0 * n_bytes / best_s(copy, seconds)
+
+
+def wait_for(device: Any) -> None:
+    """Until a CUDA device has done all that it was told; others have when they answer."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(device)

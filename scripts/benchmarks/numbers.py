@@ -6,6 +6,31 @@ NETWORK_HIDDEN = (512, 256)
 
 
 @dataclass(frozen=True)
+class GpuNumbers:
+    """How much is measured on a GPU.
+
+    Attributes:
+        sides_px: Sides of the images.
+        batches: Batch sizes.
+        held: Batches that an epoch has.
+        gemm_sides: Of the square matrix products.
+        copy_bytes: Of the large copy.
+        tried_s: How long each rate and each shape is tried, in seconds.
+        pipeline_batch: Images a step of the DataLoader pipeline.
+        pipeline_workers: Its loader processes, at most.
+    """
+
+    sides_px: tuple[int, ...] = (64, 224)
+    batches: tuple[int, ...] = (64, 512, 4096)
+    held: int = 8
+    gemm_sides: tuple[int, ...] = (4096, 8192)
+    copy_bytes: int = 2**31
+    tried_s: float = 2.0
+    pipeline_batch: int = 512
+    pipeline_workers: int = 16
+
+
+@dataclass(frozen=True)
 class Numbers:
     """How much of everything.
 
@@ -25,6 +50,7 @@ class Numbers:
         curve_sides_px: S of the cost curves.
         curve_units: Units of the first hidden layer of the cost curves.
         curve_fixed: Images of the curves over S and units.
+        gpu: Of a GPU.
         starts: How often each start is timed in a round; the least counts.
     """
 
@@ -43,6 +69,7 @@ class Numbers:
     curve_sides_px: tuple[int, ...] = (28, 64, 128, 224, 512)
     curve_units: tuple[int, ...] = (128, 256, 512, 1024, 2048)
     curve_fixed: int = 1024
+    gpu: GpuNumbers = GpuNumbers()
     starts: int = 3
 
 
@@ -63,5 +90,6 @@ QUICK = Numbers(
     curve_sides_px=(8, 16),
     curve_units=(8, 16),
     curve_fixed=32,
+    gpu=GpuNumbers((8, 12), (4, 8), 2, (64,), 2**16, 0.01, 8, 1),
     starts=1,
 )

@@ -14,6 +14,7 @@ from xray_classifier.history import COLUMNS, History, Run
 from xray_classifier.losses import BinaryCrossEntropy
 from xray_classifier.model import Architecture, Network, build_network
 from xray_classifier.optimizers import make_optimizer
+from xray_classifier.pending import pending_steps
 from xray_classifier.signals import StopRequest
 from xray_classifier.trainer import Trainer
 
@@ -40,19 +41,34 @@ def network(side_px: int, hidden: Sequence[int]) -> Network:
 
 
 def trainer_of(
-    images: NDArray[np.uint8], hidden: Sequence[int], batch: int, precision: str
+    images: NDArray[np.uint8],
+    hidden: Sequence[int],
+    batch: int,
+    precision: str,
+    device: torch.device | None = None,
 ) -> Trainer:
-    """A trainer as a run without validation has it, ready for its first step, on the CPU."""
+    """A trainer as a run without validation has it, ready for its first step.
+
+    Args:
+        images: (n, S, S).
+        hidden: Units of the hidden layers.
+        batch: Images of a step.
+        precision: fp32 or bf16.
+        device: Where it trains; None is the CPU.
+    """
     n, side_px, _ = images.shape
-    model = network(side_px, hidden)
+    device = device or torch.device("cpu")
+    model = network(side_px, hidden).to(device)
     rows = np.arange(n)
+    optimizer = make_optimizer(model, "adam", RATE)
+    scaler = torch.amp.GradScaler(device.type, enabled=False)
     return Trainer(
         model=model,
         standardize=Standardize(0.5, 0.29),
         loss=BinaryCrossEntropy(),
-        optimizer=make_optimizer(model, "adam", RATE),
+        optimizer=optimizer,
         learning_rate=lambda run: RATE,
-        train_images=load_split(images, targets_of(n), rows, torch.device("cpu")),
+        train_images=load_split(images, targets_of(n), rows, device),
         val_images=None,
         task="classify",
         batch_size=batch,
@@ -62,7 +78,8 @@ def trainer_of(
         callbacks=(),
         run=Run(History(COLUMNS["classify"]), 1, steps_per_epoch(n, batch)),
         request=StopRequest(),
-        scaler=torch.amp.GradScaler("cpu", enabled=False),
+        scaler=scaler,
+        pending=pending_steps(optimizer, device, scaler),
     )
 
 

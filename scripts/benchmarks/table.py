@@ -94,6 +94,7 @@ def as_markdown(content: Mapping[str, Any], sections: Mapping[str, Sequence[Row]
     lines = [
         f"{content['date']}, {machine['cpu']}, {machine['cores']} cores, "
         f"{machine['threads']} threads, load {machine['load']} at the start; {versions}.",
+        *([f"GPU: {described_gpu(gpu)}."] if (gpu := machine.get("gpu")) else []),
         f"Command: `{content['command']}`. {content['rounds_asked']} rounds: median (min-max).",
         "",
         f"| {' | '.join(HEADER)} |",
@@ -103,6 +104,14 @@ def as_markdown(content: Mapping[str, Any], sections: Mapping[str, Sequence[Row]
         lines.append(f"| **{title}** |{' |' * (len(HEADER) - 1)}")
         lines += [f"| {' | '.join(cells(row))} |" for row in rows]
     return "\n".join(lines) + "\n"
+
+
+def described_gpu(gpu: Mapping[str, Any]) -> str:
+    """A GPU and what drives it, in one line."""
+    return (
+        f"{gpu['name']}, {gpu['memory_GiB']} GiB, driver {gpu['driver']}, CUDA {gpu['cuda']}, "
+        f"cuDNN {gpu['cudnn']}"
+    )
 
 
 def written_into(page: Path, table: str) -> None:
