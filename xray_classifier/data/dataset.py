@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from xray_classifier.devices import sent
+
 WHITE = 255.0
 STATISTICS_PIXELS = 2**20  # at a time; NumPy counts them in eight bytes each
 DEVICE_SHARE = 0.5  # of the free device memory that images may take
@@ -89,8 +91,8 @@ class LabelledImages:
             index: Places within the split, on the CPU.
         """
         # Not `store[...]`, which copies byte by byte and takes ten times as long.
-        images = self.store.index_select(0, self.positions[index].to(self.store.device))
-        return images.to(self.device), self.targets[index.to(self.targets.device)]
+        images = self.store.index_select(0, sent(self.positions[index], self.store.device))
+        return sent(images, self.device), self.targets[sent(index, self.targets.device)]
 
 
 def load_split(
