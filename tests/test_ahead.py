@@ -1,12 +1,14 @@
 """Decoding that begins in another process while PyTorch is imported."""
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,6 +57,28 @@ def test_the_run_finds_what_was_decoded_ahead(films: Path, tmp_path: Path) -> No
     assert (found.reused, expected.reused) == (True, False)
     np.testing.assert_array_equal(found.images, expected.images)
     np.testing.assert_array_equal(found.signatures, expected.signatures)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"labels": {"healthy": ["healthy"], "sick": ["sick"]}, "limit": 8},
+        {"split": {"fold": [1, 5], "val": None}, "columns": {"path": "file"}},
+    ],
+)
+def test_every_setting_arrives(more: dict[str, Any], films: Path, tmp_path: Path) -> None:
+    name = os.fsdecode(b"no utf-8 \xff")
+    data = DataConfig.model_validate(
+        {"path": films.rename(films.with_name(name)), "cache": tmp_path / name, **more}
+    )
+    with decoding_ahead(data, "classify") as follow:
+        assert run_decode(data, run_manifest(data, "classify"), QUIET, follow).reused
+
+
+def test_what_a_decoder_prints_is_passed_over() -> None:
+    told: list[tuple[int, int]] = []
+    ahead._follow(io.BytesIO(b"3 9\nwarning 7\n\n9 9\n4"), lambda *pair: told.append(pair))
+    assert told == [(3, 9), (9, 9)]
 
 
 def test_progress_is_passed_on(films: Path, tmp_path: Path) -> None:

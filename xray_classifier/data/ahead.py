@@ -48,10 +48,11 @@ def decoding_ahead(data: DataConfig, task: Task) -> Iterator[Follow | None]:
         stderr=subprocess.DEVNULL,
         process_group=0,  # Ctrl-C in a terminal reaches the parent alone
     )
-    order = {"parent": os.getpid(), "data": data.model_dump_json(), "task": task}
+    order = {"parent": os.getpid(), "data": data.model_dump(), "task": task}
     with process:
         try:
-            _tell(process.stdin, json.dumps(order).encode())
+            # not as pydantic writes JSON, which refuses names that are no UTF-8
+            _tell(process.stdin, json.dumps(order, default=str).encode())
             yield partial(_follow, process.stdout)
         finally:
             process.kill()
@@ -65,17 +66,18 @@ def _tell(stream: IO[bytes] | None, content: bytes) -> None:
 
 
 def _follow(stream: IO[bytes] | None, progress: Progress) -> None:
-    """Pass on how far the process is until it is done, or dead."""
+    """Pass on how far the process is until it is done, or dead; what a decoder prints is not."""
     for line in stream or ():
-        done, _, total = line.partition(b" ")
-        progress(int(done), int(total))
+        words = line.split()
+        if len(words) == 2 and all(word.isdigit() for word in words):
+            progress(int(words[0]), int(words[1]))
 
 
 def main() -> None:
     """What the process does: read an order on standard input, and fill the cache."""
     order = json.load(sys.stdin)
     end_with(order["parent"])
-    data = DataConfig.model_validate_json(order["data"])
+    data = DataConfig.model_validate(order["data"])
     with contextlib.suppress(XrayError, BrokenPipeError):  # the run will meet it too, and say it
         run_filling(data, run_manifest(data, order["task"]), _say)
 
