@@ -33,14 +33,15 @@ from scripts.benchmarks.numbers import QUICK
 from scripts.benchmarks.place import Place
 from scripts.benchmarks.processes import FailedProcess, timed
 from scripts.benchmarks.rows import Row, differences, exponent, quotients, spread
-from scripts.benchmarks.step import of_shape, shape_name
-from scripts.benchmarks.synthetic import write_films, write_npz
+from scripts.benchmarks.step import in_turns, of_shape, shape_name
+from scripts.benchmarks.synthetic import images_of, trainer_of, write_films, write_npz
 from scripts.benchmarks.table import END, HEADER, START, as_markdown, as_text, written_into
 from scripts.benchmarks.whole import PEERS, of_peer, steps_s
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTHS = (6, 3, 2, 1)
 MOST_STEPS_OF_BARE = 1.75  # measured 1.16 to 1.22 on two busy cores, one thread, torch 2.14.1
+MOST_GATHERING_OF_COPY = 6.0  # measured 1.5 to 2
 PIECES = {"sklearn", "torchvision", "pandas", "matplotlib", "scipy"}
 
 
@@ -341,6 +342,17 @@ def test_a_step_costs_little_more_than_its_products_and_optimizer() -> None:
         if ours_s <= MOST_STEPS_OF_BARE * bare_s:
             return
     pytest.fail(f"a step took {1e3 * ours_s:.1f} ms, the bare one {1e3 * bare_s:.1f} ms")
+
+
+def test_gathering_a_batch_costs_little_more_than_copying_it() -> None:
+    """Byte by byte, as plain indexing copies, it costs twenty times as much."""
+    split = trainer_of(images_of(1024, 64), (8,), 512, "fp32").train_images
+    index = torch.randperm(1024)[:512]
+    for _ in range(3):  # a busy moment may spoil one try
+        ours_s, copy_s = in_turns(lambda: split.gather(index), split.store[:512].clone, 0.5)
+        if ours_s <= MOST_GATHERING_OF_COPY * copy_s:
+            return
+    pytest.fail(f"gathering took {1e6 * ours_s:.0f} us, a copy {1e6 * copy_s:.0f} us")
 
 
 def test_help_needs_no_torch(tmp_path: Path) -> None:
