@@ -60,6 +60,12 @@ def test_a_file_without_a_digest_is_refused(tmp_path: Path) -> None:
         model_digest(tmp_path / "x")
 
 
+def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").mkdir()
+    with pytest.raises(CheckpointError, match=r"cannot read .*model\.safetensors: Is a directory"):
+        model_digest(tmp_path / "model.safetensors")
+
+
 def test_the_newest_test_evaluation_speaks_for_a_run(own_run: Path) -> None:
     ids = ids_of(own_run, "test")
     places = [

@@ -152,14 +152,16 @@ def model_digest(path: Path) -> str:
     """The digest that a checkpoint carries of itself; see `checkpoint`, which verifies it.
 
     Raises:
-        CheckpointError: It carries none.
+        CheckpointError: It carries none, or cannot be read.
     """
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(size))
         return str(header["__metadata__"]["sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise CheckpointError(f"cannot read {printable(path)}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{printable(path)} carries no checksum") from error
 
 
