@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dicom_files import GREY, dicom, written
 from PIL import Image
 
 from xray_classifier.config import DataConfig
-from xray_classifier.data import ahead
+from xray_classifier.data import ahead, preparing
 from xray_classifier.data.ahead import decoding_ahead
+from xray_classifier.data.cache_build import lock_of
 from xray_classifier.data.loading import run_decode, run_manifest
+from xray_classifier.locks import turn
+from xray_classifier.pseudonyms import pseudonym
 from xray_classifier.terminal import Terminal
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only begins on Linux")
@@ -77,15 +82,77 @@ def test_every_setting_arrives(more: dict[str, Any], films: Path, tmp_path: Path
 
 def test_what_a_decoder_prints_is_passed_over() -> None:
     told: list[tuple[int, int]] = []
-    ahead._follow(io.BytesIO(b"3 9\nwarning 7\n\n9 9\n4"), lambda *pair: told.append(pair))
-    assert told == [(3, 9), (9, 9)]
+    said: list[str] = []
+    stream = io.BytesIO(b"3 9\nwarning 7\n\nsay: wait\n9 9\n4")
+    ahead._pass_on(stream, lambda *pair: told.append(pair), said.append)
+    assert (told, said) == ([(3, 9), (9, 9)], ["wait"])
+
+
+def test_that_another_run_decodes_the_same_is_said(films: Path, tmp_path: Path) -> None:
+    data = settings(films, tmp_path / "cache")
+    run_decode(data, run_manifest(data, "classify"), QUIET)
+    (entry,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
+    shutil.rmtree(entry)
+    said: list[str] = []
+
+    def say(words: str) -> None:
+        said.append(words)
+        raise InterruptedError
+
+    with turn(lock_of(entry)), decoding_ahead(data, "classify") as follow:
+        assert follow is not None
+        with pytest.raises(InterruptedError):
+            follow(lambda done, total: None, say)
+    assert said == ["another process is decoding the same images; waiting for it"]
+
+
+@pytest.mark.parametrize("missing", ["interpreter", "process"])
+def test_a_process_that_cannot_be_started_is_done_without(
+    missing: str, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*args: object, **keys: object) -> None:
+        raise BlockingIOError
+
+    if missing == "process":
+        monkeypatch.setattr(ahead.subprocess, "Popen", refused)
+    else:
+        monkeypatch.setattr(ahead.sys, "executable", "")
+    with decoding_ahead(settings(films, tmp_path / "cache"), "classify") as follow:
+        assert follow is None
+
+
+def test_patients_are_the_same_where_no_key_can_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "films").mkdir()
+    for row in range(12):
+        written(
+            tmp_path / "films" / f"{row}.dcm", dicom(np.roll(GREY, row), PatientID=str(row // 2))
+        )
+    table = tmp_path / "films.csv"
+    lines = [f"films/{row}.dcm,{('healthy', 'sick')[row % 2]}" for row in range(12)]
+    table.write_text("\n".join(["path,label", *lines, ""]))
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/proc/nowhere")
+    monkeypatch.setattr(preparing, "POOL_FROM", 1)
+    data = DataConfig.model_validate(
+        {"path": table, "cache": tmp_path / "ahead", "image": {"size": 16}, "workers": 2}
+    )
+    manifest = run_manifest(data, "classify")
+    with decoding_ahead(data, "classify") as follow:
+        found = run_decode(data, manifest, QUIET, follow)
+    assert found.reused
+    other = data.model_copy(update={"cache": tmp_path / "alone"})
+    alone = run_decode(other, manifest, QUIET)  # by two disposable processes
+    for cached in (found, alone):
+        seen = [patient.tobytes().hex() for patient in cached.signatures["patient"]]
+        assert seen == [pseudonym(str(row // 2)) for row in range(12)]
 
 
 def test_progress_is_passed_on(films: Path, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     with decoding_ahead(settings(films, tmp_path / "cache"), "classify") as follow:
         assert follow is not None
-        follow(lambda done, total: told.append((done, total)))
+        follow(lambda done, total: told.append((done, total)), print)
     assert told[-1] == (12, 12)
 
 
@@ -95,7 +162,7 @@ def test_an_entry_that_is_there_is_not_decoded_again(films: Path, tmp_path: Path
     told: list[int] = []
     with decoding_ahead(data, "classify") as follow:
         assert follow is not None
-        follow(lambda done, total: told.append(done))
+        follow(lambda done, total: told.append(done), print)
     assert told == []
 
 
@@ -124,7 +191,7 @@ def test_what_is_wrong_is_left_for_the_run_to_say(
 ) -> None:
     with decoding_ahead(settings(tmp_path / "nowhere", tmp_path / "cache"), "classify") as follow:
         assert follow is not None
-        follow(lambda done, total: None)
+        follow(lambda done, total: None, print)
     assert capfd.readouterr() == ("", "")
 
 
@@ -134,10 +201,10 @@ def test_the_process_dies_with_its_parent(films: Path, tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from xray_classifier.config import DataConfig\n"
         "from xray_classifier.data import ahead\n"
-        "ahead.START = 'import sys; sys.path[:] = sys.argv[1:]; import json, os, time; "
-        "from xray_classifier.data.isolation_worker import end_with; "
-        'end_with(json.load(sys.stdin)["parent"]); print(os.getpid(), flush=True); '
-        "time.sleep(600)'\n"
+        "ahead.START = 'import sys; sys.path[:] = sys.argv[1:]; import os, time; "
+        "from xray_classifier.data import ahead; "
+        "ahead.run_manifest = lambda *a: print(os.getpid(), flush=True) or time.sleep(600); "
+        "ahead.main()'\n"
         "data = DataConfig.model_validate({'path': Path(sys.argv[1])})\n"
         "with ahead.decoding_ahead(data, 'classify') as follow:\n"
         "    print(follow.args[0].readline().decode().strip(), flush=True)\n"
@@ -165,7 +232,7 @@ def _is_zombie(pid: int) -> bool:
 def test_one_core_decodes_in_its_turn(
     films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ahead.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(ahead.os, "sched_getaffinity", lambda pid: {3})
     with decoding_ahead(settings(films, tmp_path / "cache"), "classify") as follow:
         assert follow is None
 
@@ -180,9 +247,22 @@ begin = ahead.decoding_ahead
 def shown(*order):
     print("torch" in sys.modules)
     with begin(*order) as follow:
-        yield follow
+        def waited(*tell):
+            print("waited")
+            follow(*tell)
+
+        yield waited
 
 ahead.decoding_ahead = shown
+from xray_classifier.data import loading
+opened = loading.cached_images
+
+def told(*order, **keys):
+    found = opened(*order, **keys)
+    print("reused" if found.reused else "decoded")
+    return found
+
+loading.cached_images = told
 sys.exit(main(["train", *sys.argv[1:], "-q"]))
 """
 
@@ -200,4 +280,4 @@ def test_train_begins_before_pytorch_is_imported(
     words = [sys.executable, "-c", BEFORE_TORCH, "-c", config, "-o", tmp_path / "runs", *more]
     ended = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.splitlines()[0] == "False"
+    assert ended.stdout.splitlines()[:3] == ["False", "waited", "reused"]

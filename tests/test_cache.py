@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 from tiny_runs import class_folders, film, save_film
 
-from xray_classifier.data import cache, preparing
+from xray_classifier.data import cache, content, preparing
 from xray_classifier.data.cache import CachedImages, cache_entries, cached_images, clear_cache
 from xray_classifier.data.decode import Film, decode_file, film_from_array, read_film
 from xray_classifier.data.manifest import Manifest, build_manifest
@@ -155,6 +156,23 @@ def test_a_touched_or_moved_folder_is_the_same_content(
     after = cached(manifest_of(moved), store)
     assert after.digests == before.digests
     assert after.reused
+
+
+@pytest.mark.parametrize(("n", "fewest"), [(8, 3), (300, 4)])
+def test_every_thread_gets_files_to_read(
+    n: int, fewest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers: set[int] = set()
+
+    def slow(path: Path) -> tuple[str, int, int]:
+        readers.add(threading.get_ident())
+        time.sleep(0.01)
+        return path.name, 1, 1
+
+    monkeypatch.setattr(content, "_digest_file", slow)
+    files = [Path(str(row)) for row in range(n)]
+    assert [digest for digest, _, _ in content._digest_all(files, 4)] == [f.name for f in files]
+    assert len(readers) >= fewest
 
 
 def test_settings_and_content_make_another_entry(films: Path, store: Path) -> None:

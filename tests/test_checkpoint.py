@@ -82,6 +82,14 @@ def apart(raw: bytes) -> tuple[int, list[str], dict[str, Any], bytes]:
     return end, list(header), header, raw[end:]
 
 
+@pytest.mark.parametrize("kind", [torch.float8_e5m2, torch.float8_e4m3fn])
+def test_types_that_are_not_used_here_are_refused(kind: torch.dtype, tmp_path: Path) -> None:
+    head = json.dumps({"format": "xray_classifier", "format_version": 1})
+    weights = {"w": torch.zeros(4).to(kind)}
+    raw = safetensors.torch.save(weights, {"xray": head, "sha256": "0" * 64})
+    assert "type" in refusal(tmp_path / "a.safetensors", sealed(raw))
+
+
 def test_the_bytes_are_those_that_safetensors_writes() -> None:
     tensors = {
         "w": torch.arange(6.0).view(2, 3),

@@ -220,10 +220,13 @@ class Waits(TorchDispatchMode):
         tensors = [leaf for leaf in tree_leaves((args, keys)) if isinstance(leaf, Tensor)]
         if call in (aten._local_scalar_dense.default, aten.nonzero.default, aten.equal.default):
             self.found.append(str(call))
+        copies = (aten._to_copy.default, aten.copy_.default)
+        if call not in copies and len({one.device.type for one in tensors if one.ndim}) > 1:
+            self.found.append(f"{call} brings a tensor over by itself")  # indices, for one
         out = call(*args, **keys)
         tensors += [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         crosses = len({tensor.device.type for tensor in tensors}) > 1
-        if call in (aten._to_copy.default, aten.copy_.default) and crosses:
+        if call in copies and crosses:
             freely = keys.get("non_blocking") and any(args[0] is one for one in self._pinned)
             self.sent += 1
             if not freely:

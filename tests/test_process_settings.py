@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from xray_classifier import cli
+
 GNU = (
     sys.platform == "linux" and hasattr(os, "confstr") and "CS_GNU_LIBC_VERSION" in os.confstr_names
 )
@@ -43,6 +45,14 @@ def test_a_block_that_was_freed_is_taken_again_without_the_system() -> None:
     said, after = faults("keep")
     assert said == "True"
     assert after * 20 < before
+
+
+def test_every_command_asks_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(cli, "share_cores", lambda: asked.append("cores"))
+    monkeypatch.setattr(cli, "keep_freed_memory", lambda: asked.append("memory"))
+    assert cli.main(["config", "list"]) == 0
+    assert asked == ["cores", "memory"]
 
 
 @pytest.mark.skipif(not GNU, reason="another C library than GNU's")

@@ -223,6 +223,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{printable(path)} has no readable tensors") from error
     for name, tensor in tensors.items():
+        if tensor.dtype not in _TYPES:
+            raise CheckpointError(f"{printable(path)}: {name} is of a type that is not used here")
         if not _is_finite(tensor):
             raise CheckpointError(f"{printable(path)}: {name} holds NaN or infinite values")
     return Checkpoint(tensors, content, path)

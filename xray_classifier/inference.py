@@ -25,7 +25,7 @@ def predict_logits(
         model: Maps standardised (B, C, S, S) to (B,); dropout is switched off meanwhile.
         standardize: Maps uint8 (B, S, S) to float (B, C, S, S).
         images: (N, S, S) uint8, a tensor on any device or a NumPy array.
-        rows: (n,) int64 places in `images`, on the CPU; None takes all, in order.
+        rows: (n,) int64 places in `images`, on any device; None takes all, in order.
 
     Returns:
         (n,) float64, in the order asked for; the same for any n, order and neighbours.

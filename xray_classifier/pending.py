@@ -40,7 +40,7 @@ class Part:
 
 @dataclass
 class TakenStep:
-    """One step of the optimizer.
+    """One step of the optimizer, or one that the device has left out.
 
     Attributes:
         n_images: In its batch, over all processes.
@@ -139,6 +139,11 @@ class Pending:
             self.fetch(steps)
             step_s = (time.monotonic() - self._since_s) / len(steps)
             self._most = steps_to_let_go(self._most, step_s)
+        return steps
+
+    def dropped(self) -> list[TakenStep]:
+        """Take out all steps without a look at their numbers."""
+        steps, self.steps = self.steps, []
         return steps
 
     def fetch(self, steps: Sequence[TakenStep]) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 KEY_BYTES = 32
 PSEUDONYM_BYTES = 16
+_passing = secrets.token_bytes(KEY_BYTES)
 
 
 def key_path() -> Path:
@@ -53,9 +54,25 @@ def key_is_kept() -> bool:
         return False
 
 
+def passing_key() -> str:
+    """What this process takes where no key can be kept, in hexadecimal digits.
+
+    Processes that work for it must take the same, or one patient would seem several: tell them by
+    `take_passing_key`, on a pipe and never on a command line, where others could read it.
+    """
+    return _passing.hex()
+
+
+def take_passing_key(key: str) -> None:
+    """Take the key of the process that this one works for, where none can be kept."""
+    global _passing
+    _passing = bytes.fromhex(key)
+    _key.cache_clear()
+
+
 @lru_cache(maxsize=4)
 def _key(path: Path) -> bytes:
-    """The key; where none can be kept, one for this process alone."""
+    """The key; where none can be kept, one for this process and those that work for it."""
     for _ in range(2):  # a second look, for another process may make the key at the same moment
         with contextlib.suppress(OSError):
             key = path.read_bytes()
@@ -63,7 +80,7 @@ def _key(path: Path) -> bytes:
                 return key
         with contextlib.suppress(OSError):
             _make(path)
-    return secrets.token_bytes(KEY_BYTES)
+    return _passing
 
 
 def _make(path: Path) -> None:

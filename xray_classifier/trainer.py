@@ -133,6 +133,8 @@ class Trainer:
             for callback in self.callbacks:
                 callback.on_train_end(self.run)
         except BaseException:
+            for step in self.pending.dropped():  # nobody knows whether they could be taken
+                self.run.count(-step.n_images, -1)
             for callback in self.callbacks:
                 callback.on_train_abort(self.run)
             raise
@@ -182,6 +184,7 @@ class Trainer:
 
     def step_and_wait(self, index: Tensor) -> float:
         """One step of gradient descent on the images at `index` (B,); returns their mean loss."""
+        self.settle()  # what waits has a flag of its own
         step = self.step(index)
         if self.pending.later:
             self.pending.fetch([step])
@@ -314,7 +317,7 @@ class Trainer:
         return bool(heard)
 
     def _gradient_norm(self) -> Tensor:
-        """Euclidean norm of the whole gradient, scalar on the device."""
+        """Euclidean norm of the whole gradient, scalar on the device; fp16's scale is undone."""
         self.scaler.unscale_(self.optimizer)
         return nn.utils.get_total_norm(
             p.grad for p in self.model.parameters() if p.grad is not None

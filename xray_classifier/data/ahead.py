@@ -2,7 +2,7 @@
 
 The import keeps one core busy for a second or more and needs no image. The process fills the image
 cache and says how far it is; whoever loads the images waits for it and then opens the cache as
-ever. Nothing hangs on it: what it could not do, the run does itself, or says why it cannot.
+ever. Where it cannot start, or ends early, the run decodes what is left, or says why it cannot.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import IO
 
@@ -19,8 +19,9 @@ from xray_classifier.data.cache_build import Progress
 from xray_classifier.data.isolation_process import import_paths
 from xray_classifier.data.isolation_worker import end_with
 from xray_classifier.data.loading import Follow, Task, run_filling, run_manifest
-from xray_classifier.errors import XrayError
+from xray_classifier.pseudonyms import passing_key, take_passing_key
 
+SAID = b"say: "
 START = (
     "import sys; sys.path[:] = sys.argv[1:]; from xray_classifier.data.ahead import main; main()"
 )
@@ -35,27 +36,46 @@ def decoding_ahead(data: DataConfig, task: Task) -> Iterator[Follow | None]:
         task: What their labels are.
 
     Yields:
-        What waits for the process; None where there is none: on one core, and on systems where no
-        process can be made to die with its parent.
+        What waits for the process; None where there is none: on one core, where none can be
+        started, and on systems where no process can be made to die with its parent.
     """
-    if sys.platform != "linux" or (os.cpu_count() or 1) < 2:
+    process = _started() if sys.platform == "linux" and _cores() > 1 else None
+    if process is None:
         yield None
         return
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-c", START, *import_paths()],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        process_group=0,  # Ctrl-C in a terminal reaches the parent alone
-    )
-    order = {"parent": os.getpid(), "data": data.model_dump(), "task": task}
+    order = {
+        "parent": os.getpid(),
+        "key": passing_key(),
+        "data": data.model_dump(),
+        "task": task,
+    }
     with process:
         try:
             # not as pydantic writes JSON, which refuses names that are no UTF-8
             _tell(process.stdin, json.dumps(order, default=str).encode())
-            yield partial(_follow, process.stdout)
+            yield partial(_pass_on, process.stdout)
         finally:
             process.kill()
+
+
+def _cores() -> int:
+    """Cores that this process may use; Linux only."""
+    return len(os.sched_getaffinity(0))
+
+
+def _started() -> "subprocess.Popen[bytes] | None":
+    """The process; None where the system refuses one more, or where no interpreter can be found."""
+    if not sys.executable:
+        return None
+    with contextlib.suppress(OSError):
+        return subprocess.Popen(
+            [sys.executable, "-P", "-c", START, *import_paths()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C in a terminal reaches the parent alone
+        )
+    return None
 
 
 def _tell(stream: IO[bytes] | None, content: bytes) -> None:
@@ -65,23 +85,30 @@ def _tell(stream: IO[bytes] | None, content: bytes) -> None:
             stream.close()
 
 
-def _follow(stream: IO[bytes] | None, progress: Progress) -> None:
-    """Pass on how far the process is until it is done, or dead; what a decoder prints is not."""
+def _pass_on(stream: IO[bytes] | None, progress: Progress, say: Callable[[str], None]) -> None:
+    """Tell what the process tells until it is done, or dead; what a decoder prints is not told."""
     for line in stream or ():
         words = line.split()
         if len(words) == 2 and all(word.isdigit() for word in words):
             progress(int(words[0]), int(words[1]))
+        elif line.startswith(SAID):
+            say(line.removeprefix(SAID).decode().strip())
 
 
 def main() -> None:
     """What the process does: read an order on standard input, and fill the cache."""
     order = json.load(sys.stdin)
     end_with(order["parent"])
+    take_passing_key(order["key"])
     data = DataConfig.model_validate(order["data"])
-    with contextlib.suppress(XrayError, BrokenPipeError):  # the run will meet it too, and say it
-        run_filling(data, run_manifest(data, order["task"]), _say)
+    run_filling(data, run_manifest(data, order["task"]), _tell_progress, _tell_words)
 
 
-def _say(done: int, total: int) -> None:
+def _tell_progress(done: int, total: int) -> None:
     sys.stdout.write(f"{done} {total}\n")
+    sys.stdout.flush()
+
+
+def _tell_words(words: str) -> None:
+    sys.stdout.write(f"{SAID.decode()}{words}\n")
     sys.stdout.flush()

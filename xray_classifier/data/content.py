@@ -20,6 +20,7 @@ DIGESTS_NAME = "digests.json"
 SAVED_EVERY = 10_000  # files; what an interrupted pass over the files loses at most
 BLOCK_BYTES = 2**20
 TOGETHER = 64
+"""Most files in one task of a thread; handing over a task takes longer than reading a film."""
 
 
 def content_digests(manifest: Manifest, folder: Path, workers: int) -> tuple[str, ...]:
@@ -81,8 +82,9 @@ def _file_digests(files: Sequence[Path], folder: Path, workers: int) -> tuple[st
 
 
 def _digest_all(files: Sequence[Path], workers: int) -> Iterator[tuple[str, int, int]]:
-    """`_digest_file` of each, in order; many to a task, for a task takes longer than a film."""
-    some = [files[start : start + TOGETHER] for start in range(0, len(files), TOGETHER)]
+    """`_digest_file` of each, in order; many to a task, but enough tasks for every thread."""
+    together = max(1, min(TOGETHER, len(files) // (4 * workers)))
+    some = [files[start : start + together] for start in range(0, len(files), together)]
     with ThreadPoolExecutor(workers) as pool:
         for digests in pool.map(lambda part: [_digest_file(path) for path in part], some):
             yield from digests

@@ -88,7 +88,7 @@ class LabelledImages:
         """The images (b, S, S) and targets (b,) at `index` (b,) int64, on the device.
 
         Args:
-            index: Places within the split, on the CPU.
+            index: Places within the split, on any device that `positions` can be indexed from.
         """
         # Not `store[...]`, which copies byte by byte and takes ten times as long.
         images = self.store.index_select(0, sent(self.positions[index], self.store.device))

@@ -22,6 +22,7 @@ from xray_classifier.data.isolation_lane import CLOSED, Crew, Lane, Task
 from xray_classifier.data.isolation_process import worker_command
 from xray_classifier.data.isolation_worker import WorkOrder
 from xray_classifier.data.signature import SIGNATURE, Decoded
+from xray_classifier.pseudonyms import passing_key
 
 AHEAD_PER_WORKER = 32
 AHEAD_BYTES = 2**27
@@ -67,6 +68,7 @@ class DecodingPool:
             memory_bytes=memory_bytes,
             cpu_s=cpu_s,
             parent=os.getpid(),
+            key=passing_key(),
             least_px=least_px,
         )
         self._n_workers = workers or os.cpu_count() or 1

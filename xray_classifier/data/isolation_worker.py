@@ -14,7 +14,7 @@ import signal
 import struct
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +24,7 @@ from xray_classifier.data.boundary import warm_up
 from xray_classifier.data.decode import film_from_array, read_film
 from xray_classifier.data.signature import Prepared, prepared
 from xray_classifier.errors import DecodeError
+from xray_classifier.pseudonyms import take_passing_key
 
 HEADER = struct.Struct("<c?I")
 ORDER, FILE, READY, FILM, REFUSED, BROKEN = b"O", b"P", b"R", b"F", b"E", b"B"
@@ -47,6 +48,7 @@ class WorkOrder:
         memory_bytes: Address space that a film may take beyond what the worker has; None: any.
         cpu_s: Seconds of computing that a film may take; None: any.
         parent: Process id of who gives the order.
+        key: See `passing_key`.
         least_px: See `read_film`.
     """
 
@@ -57,6 +59,7 @@ class WorkOrder:
     memory_bytes: int | None
     cpu_s: float | None
     parent: int
+    key: str = field(repr=False)
     least_px: int | None = None
 
     def content(self) -> bytes:
@@ -108,6 +111,7 @@ def serve(decode: Decode = decode_film) -> None:
         return
     order = WorkOrder(**json.loads(content))
     end_with(order.parent)
+    take_passing_key(order.key)
     _practise(order)
     allowance = _Allowance(order.memory_bytes, order.cpu_s)
     with contextlib.suppress(BrokenPipeError):

@@ -35,8 +35,8 @@ SHOWN = 10
 WHAT_CHANGES = "images added, removed, edited, relabelled or moved to another split"
 """What makes `Radiographs.fingerprint` differ, in words for a message."""
 Task = Literal["classify", "regress"]
-Follow = Callable[[Progress], None]
-"""Waits for another process that decodes, and tells how far it is."""
+Follow = Callable[[Progress, Callable[[str], None]], None]
+"""Waits for another process that decodes; passes on how far it is, and what else it has to say."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def run_decode(
     """
     with terminal.bar("decoding", len(manifest), "img") as bar:
         if ahead is not None:
-            ahead(lambda done, total: bar(done))
+            ahead(lambda done, total: bar(done), terminal.say)
         return cached_images(
             manifest,
             **asdict(_settings(data)),
@@ -142,8 +142,16 @@ def run_decode(
         )
 
 
-def run_filling(data: DataConfig, manifest: Manifest, progress: Progress) -> None:
+def run_filling(
+    data: DataConfig, manifest: Manifest, progress: Progress, waiting: Callable[[str], None]
+) -> None:
     """Decode all images of a manifest into the cache, unless there is an entry for them.
+
+    Args:
+        data: How they are decoded, and where the cache is.
+        manifest: Which images.
+        progress: See `cached_images`.
+        waiting: See `cached_images`.
 
     Raises:
         OutputError: The cache cannot be written.
@@ -156,6 +164,7 @@ def run_filling(data: DataConfig, manifest: Manifest, progress: Progress) -> Non
             folder=folder,
             workers=data.workers,
             progress=progress,
+            waiting=waiting,
         )
 
 
