@@ -47,6 +47,34 @@ def test_a_block_that_was_freed_is_taken_again_without_the_system() -> None:
     assert after * 20 < before
 
 
+HELD = """
+from pathlib import Path
+import numpy as np
+from xray_classifier.process_settings import keep_freed_memory, release_freed_memory
+
+def held_kib():
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0])
+
+keep_freed_memory()
+before = held_kib()
+np.ones(2**24)  # 128 MiB, freed at once
+kept = held_kib() - before
+release_freed_memory()
+print(kept, held_kib() - before)
+"""
+
+
+@pytest.mark.skipif(not GNU, reason="another C library than GNU's")
+def test_what_is_kept_can_be_given_back() -> None:
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+    words = [sys.executable, "-c", HELD]
+    ended = subprocess.run(words, capture_output=True, text=True, check=True, env=inherited)
+    kept, left = map(int, ended.stdout.split())
+    assert kept > 100 * 1024
+    assert left < 20 * 1024
+
+
 def test_every_command_asks_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(cli, "share_cores", lambda: asked.append("cores"))

@@ -1,5 +1,6 @@
 """What is gathered of a run: the right evaluation and counts, and no crash where it lacks."""
 
+import errno
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ from tiny_runs import TINY, own_run, rows_of, tiny_run
 from xray_classifier.checkpoint import load_checkpoint
 from xray_classifier.cli import main
 from xray_classifier.confusion import Confusion
-from xray_classifier.errors import CheckpointError, DataError, UsageError
+from xray_classifier.errors import CheckpointError, DataError, OutputError, UsageError
 from xray_classifier.run_facts import (
     evaluation_of,
     model_digest,
@@ -145,6 +146,22 @@ def test_metrics_that_cannot_be_read_are_refused(tmp_path: Path, text: str) -> N
     (folder / "metrics.json").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(DataError, match=r"metrics\.json"):
         read_facts(folder)
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "config.yaml", "manifest.csv"])
+def test_a_failing_disk_is_told_as_one(
+    name: str, own_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if path.name == name:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    with pytest.raises(OutputError, match=rf"cannot read .*{name}: Input/output error$"):
+        read_facts(own_run)
 
 
 def test_an_evaluation_of_the_same_images_is_found(own_run: Path) -> None:

@@ -5,6 +5,7 @@ Each setting can be made by the user instead, in the environment, and is then le
 
 import os
 import sys
+from typing import Any
 
 SPINS = "2000"
 """How often a thread of PyTorch's OpenMP looks for work before it sleeps; the default is millions.
@@ -34,9 +35,23 @@ def keep_freed_memory() -> bool:
         Whether the C library could be told; glibc alone can.
     """
     tuned = any(name.startswith("MALLOC_") for name in os.environ)
-    if tuned or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or sys.platform != "linux":
+    if tuned or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return False
+    tell = _in_c_library("mallopt")
+    return tell is not None and bool(tell(M_MMAP_MAX, 0)) and bool(tell(M_TRIM_THRESHOLD, MOST))
+
+
+def release_freed_memory() -> None:
+    """Give back what was freed so far, such as the memory of decoders, which steps do not need."""
+    trim = _in_c_library("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def _in_c_library(name: str) -> Any:
+    """A function of the C library; None where it has none of that name, as on other systems."""
+    if sys.platform != "linux":
+        return None
     import ctypes
 
-    tell = getattr(ctypes.CDLL(None), "mallopt", None)
-    return tell is not None and bool(tell(M_MMAP_MAX, 0)) and bool(tell(M_TRIM_THRESHOLD, MOST))
+    return getattr(ctypes.CDLL(None), name, None)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from xray_classifier.checkpoint import load_checkpoint
 from xray_classifier.confusion import Confusion
 from xray_classifier.errors import CheckpointError, DataError, UsageError
-from xray_classifier.files import printable
+from xray_classifier.files import printable, read_bytes
 from xray_classifier.strict_yaml import load
 from xray_classifier.table_one import Listing, read_listing, unquoted
 
@@ -189,12 +189,14 @@ def _json(folder: Path | None, name: str) -> Mapping[str, Any] | None:
 
     Raises:
         DataError: It is no JSON object.
+        OutputError: The system could not read it.
     """
     if folder is None or not (folder / name).is_file():
         return None
+    content = read_bytes(folder / name)
     try:
-        found = json.loads((folder / name).read_bytes())
-    except (OSError, ValueError) as error:
+        found = json.loads(content)
+    except ValueError as error:
         raise DataError(f"{printable(folder / name)} cannot be read: {error}") from error
     if not isinstance(found, dict):
         raise DataError(f"{printable(folder / name)} holds no object")
@@ -248,7 +250,8 @@ def _called_sick(row: Mapping[str, str], threshold: float) -> bool | None:
 
 
 def _text(path: Path) -> str:
+    content = read_bytes(path)
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
+        return content.decode("utf-8")
+    except UnicodeError as error:
         raise DataError(f"{printable(path)} cannot be read: {error}") from error

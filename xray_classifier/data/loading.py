@@ -29,6 +29,7 @@ from xray_classifier.data.signature import Signatures
 from xray_classifier.data.splits import SPLITS, carve, strata_of
 from xray_classifier.errors import DataError, LeakError
 from xray_classifier.files import printable
+from xray_classifier.process_settings import release_freed_memory
 from xray_classifier.terminal import Terminal, command
 
 SHOWN = 10
@@ -132,7 +133,7 @@ def run_decode(
     with terminal.bar("decoding", len(manifest), "img") as bar:
         if ahead is not None:
             ahead(lambda done, total: bar(done), terminal.say)
-        return cached_images(
+        decoded = cached_images(
             manifest,
             **asdict(_settings(data)),
             folder=data.cache or default_cache_folder(),
@@ -140,6 +141,8 @@ def run_decode(
             progress=lambda done, total: bar(done),
             waiting=terminal.say,
         )
+    release_freed_memory()
+    return decoded
 
 
 def run_filling(
