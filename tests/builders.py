@@ -132,3 +132,20 @@ def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
 def same_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     """Whether two sets of weights are equal to the last bit."""
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+class Poisoned(nn.Module):
+    """A loss that is fine until its `when`-th call in training and then what it is told to be."""
+
+    def __init__(self, when: int, loss: float, gradient: float) -> None:
+        super().__init__()
+        self.when, self.loss, self.gradient = when, loss, gradient
+        self.calls = 0
+
+    def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        self.calls += outputs.requires_grad
+        if self.calls == self.when and outputs.requires_grad:
+            poison = self.gradient
+            outputs.register_hook(lambda gradient: gradient * poison)  # type: ignore[no-untyped-call]
+            return outputs.mean() * 0 + self.loss + outputs.sum() * 1e-3
+        return ((outputs - targets) ** 2).mean()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import CPU, same_weights, stack, trainer, weights_of
+from builders import CPU, Poisoned, same_weights, stack, trainer, weights_of
 from tiny_runs import TINY
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -332,23 +332,6 @@ def test_between_two_looks_no_number_is_read_and_a_look_is_one_transfer(
     one.settle()
     assert transfers == [12]  # six losses, six norms
     assert one.run.images_seen == 48
-
-
-class Poisoned(nn.Module):
-    """A loss that is fine until its `when`-th call in training and then what it is told to be."""
-
-    def __init__(self, when: int, loss: float, gradient: float) -> None:
-        super().__init__()
-        self.when, self.loss, self.gradient = when, loss, gradient
-        self.calls = 0
-
-    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        self.calls += outputs.requires_grad
-        if self.calls == self.when and outputs.requires_grad:
-            poison = self.gradient
-            outputs.register_hook(lambda gradient: gradient * poison)  # type: ignore[no-untyped-call]
-            return outputs.mean() * 0 + self.loss + outputs.sum() * 1e-3
-        return ((outputs - targets) ** 2).mean()
 
 
 POISONS = [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan), (1.0, math.inf)]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import films, labels, output, same_weights, stack, trainer, weights_of
+from builders import Poisoned, films, labels, output, same_weights, stack, trainer, weights_of
 from numpy.typing import NDArray
 from sklearn.metrics import log_loss, r2_score, roc_auc_score
 
@@ -196,23 +196,6 @@ def test_clipping_limits_the_length_of_the_step_not_its_direction(limit: float) 
     assert float(clipped.norm()) == pytest.approx(limit, rel=1e-3)
     assert torch.allclose(clipped / clipped.norm(), free / free.norm(), atol=1e-3)
     assert torch.equal(moved(1e6), free)
-
-
-class Poisoned(torch.nn.Module):
-    """A loss that is fine until its `when`-th call and then what it is told to be."""
-
-    def __init__(self, when: int, loss: float, gradient: float) -> None:
-        super().__init__()
-        self.when, self.loss, self.gradient = when, loss, gradient
-        self.calls = 0
-
-    def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        self.calls += outputs.requires_grad
-        if self.calls == self.when and outputs.requires_grad:
-            poison = self.gradient
-            outputs.register_hook(lambda gradient: gradient * poison)  # type: ignore[no-untyped-call]
-            return outputs.mean() * 0 + self.loss + outputs.sum() * 1e-3
-        return ((outputs - targets) ** 2).mean()
 
 
 @pytest.mark.parametrize("grad_clip", [None, 1.0])
