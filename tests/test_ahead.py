@@ -18,7 +18,7 @@ from PIL import Image
 
 from xray_classifier.config import DataConfig
 from xray_classifier.data import ahead, preparing
-from xray_classifier.data.ahead import decoding_ahead
+from xray_classifier.data.ahead import run_ahead
 from xray_classifier.data.cache_build import lock_of
 from xray_classifier.data.loading import run_decode, run_manifest
 from xray_classifier.locks import turn
@@ -56,7 +56,7 @@ def children() -> set[int]:
 def test_the_run_finds_what_was_decoded_ahead(films: Path, tmp_path: Path) -> None:
     data, alone = settings(films, tmp_path / "one"), settings(films, tmp_path / "other")
     manifest = run_manifest(data, "classify")
-    with decoding_ahead(data, "classify") as follow:
+    with run_ahead(data, "classify") as follow:
         found = run_decode(data, manifest, QUIET, follow)
     expected = run_decode(alone, manifest, QUIET)
     assert (found.reused, expected.reused) == (True, False)
@@ -76,7 +76,7 @@ def test_every_setting_arrives(more: dict[str, Any], films: Path, tmp_path: Path
     data = DataConfig.model_validate(
         {"path": films.rename(films.with_name(name)), "cache": tmp_path / name, **more}
     )
-    with decoding_ahead(data, "classify") as follow:
+    with run_ahead(data, "classify") as follow:
         assert run_decode(data, run_manifest(data, "classify"), QUIET, follow).reused
 
 
@@ -99,7 +99,7 @@ def test_that_another_run_decodes_the_same_is_said(films: Path, tmp_path: Path) 
         said.append(words)
         raise InterruptedError
 
-    with turn(lock_of(entry)), decoding_ahead(data, "classify") as follow:
+    with turn(lock_of(entry)), run_ahead(data, "classify") as follow:
         assert follow is not None
         with pytest.raises(InterruptedError):
             follow(lambda done, total: None, say)
@@ -117,7 +117,7 @@ def test_a_process_that_cannot_be_started_is_done_without(
         monkeypatch.setattr(ahead.subprocess, "Popen", refused)
     else:
         monkeypatch.setattr(ahead.sys, "executable", "")
-    with decoding_ahead(settings(films, tmp_path / "cache"), "classify") as follow:
+    with run_ahead(settings(films, tmp_path / "cache"), "classify") as follow:
         assert follow is None
 
 
@@ -138,7 +138,7 @@ def test_patients_are_the_same_where_no_key_can_be_kept(
         {"path": table, "cache": tmp_path / "ahead", "image": {"size": 16}, "workers": 2}
     )
     manifest = run_manifest(data, "classify")
-    with decoding_ahead(data, "classify") as follow:
+    with run_ahead(data, "classify") as follow:
         found = run_decode(data, manifest, QUIET, follow)
     assert found.reused
     other = data.model_copy(update={"cache": tmp_path / "alone"})
@@ -150,7 +150,7 @@ def test_patients_are_the_same_where_no_key_can_be_kept(
 
 def test_progress_is_passed_on(films: Path, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    with decoding_ahead(settings(films, tmp_path / "cache"), "classify") as follow:
+    with run_ahead(settings(films, tmp_path / "cache"), "classify") as follow:
         assert follow is not None
         follow(lambda done, total: told.append((done, total)), print)
     assert told[-1] == (12, 12)
@@ -160,7 +160,7 @@ def test_an_entry_that_is_there_is_not_decoded_again(films: Path, tmp_path: Path
     data = settings(films, tmp_path / "cache")
     run_decode(data, run_manifest(data, "classify"), QUIET)
     told: list[int] = []
-    with decoding_ahead(data, "classify") as follow:
+    with run_ahead(data, "classify") as follow:
         assert follow is not None
         follow(lambda done, total: told.append(done), print)
     assert told == []
@@ -168,7 +168,7 @@ def test_an_entry_that_is_there_is_not_decoded_again(films: Path, tmp_path: Path
 
 def test_nothing_is_left_running(films: Path, tmp_path: Path) -> None:
     before = children()
-    stopping = decoding_ahead(settings(films, tmp_path / "cache"), "classify")
+    stopping = run_ahead(settings(films, tmp_path / "cache"), "classify")
     stopping.__enter__()
     assert len(children() - before) == 1
     stopped = KeyboardInterrupt()
@@ -178,7 +178,7 @@ def test_nothing_is_left_running(films: Path, tmp_path: Path) -> None:
 
 def test_the_run_does_what_a_killed_process_left_undone(films: Path, tmp_path: Path) -> None:
     data, before = settings(films, tmp_path / "cache"), children()
-    with decoding_ahead(data, "classify") as follow:
+    with run_ahead(data, "classify") as follow:
         for pid in children() - before:
             os.kill(pid, signal.SIGKILL)
         found = run_decode(data, run_manifest(data, "classify"), QUIET, follow)
@@ -189,7 +189,7 @@ def test_the_run_does_what_a_killed_process_left_undone(films: Path, tmp_path: P
 def test_what_is_wrong_is_left_for_the_run_to_say(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with decoding_ahead(settings(tmp_path / "nowhere", tmp_path / "cache"), "classify") as follow:
+    with run_ahead(settings(tmp_path / "nowhere", tmp_path / "cache"), "classify") as follow:
         assert follow is not None
         follow(lambda done, total: None, print)
     assert capfd.readouterr() == ("", "")
@@ -206,7 +206,7 @@ def test_the_process_dies_with_its_parent(films: Path, tmp_path: Path) -> None:
         "ahead.run_manifest = lambda *a: print(os.getpid(), flush=True) or time.sleep(600); "
         "ahead.main()'\n"
         "data = DataConfig.model_validate({'path': Path(sys.argv[1])})\n"
-        "with ahead.decoding_ahead(data, 'classify') as follow:\n"
+        "with ahead.run_ahead(data, 'classify') as follow:\n"
         "    print(follow.args[0].readline().decode().strip(), flush=True)\n"
         "    time.sleep(600)\n"
     )
@@ -233,7 +233,7 @@ def test_one_core_decodes_in_its_turn(
     films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ahead.os, "sched_getaffinity", lambda pid: {3})
-    with decoding_ahead(settings(films, tmp_path / "cache"), "classify") as follow:
+    with run_ahead(settings(films, tmp_path / "cache"), "classify") as follow:
         assert follow is None
 
 
@@ -241,7 +241,7 @@ BEFORE_TORCH = """
 import contextlib, sys
 from xray_classifier.cli import main
 from xray_classifier.data import ahead
-begin = ahead.decoding_ahead
+begin = ahead.run_ahead
 
 @contextlib.contextmanager
 def shown(*order):
@@ -253,7 +253,7 @@ def shown(*order):
 
         yield waited
 
-ahead.decoding_ahead = shown
+ahead.run_ahead = shown
 from xray_classifier.data import loading
 opened = loading.cached_images
 

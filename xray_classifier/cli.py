@@ -163,10 +163,10 @@ def _decoding_ahead(
         yield None
         return
     from xray_classifier.config_file import load_config
-    from xray_classifier.data.ahead import decoding_ahead
+    from xray_classifier.data.ahead import run_ahead
 
     config = load_config(arguments.config, overrides).config
-    with decoding_ahead(config.data, config.task) as ahead:
+    with run_ahead(config.data, config.task) as ahead:
         yield ahead
 
 

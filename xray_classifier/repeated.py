@@ -94,7 +94,7 @@ def run_repeated(
         terminal: What the user reads.
         out: Folder of run folders.
         resume: Folder of a repeated run to go on with; members that are done stay as they are.
-        ahead: Waits for a process that decodes the images already, see `decoding_ahead`.
+        ahead: Waits for a process that decodes the images already, see `run_ahead`.
 
     Raises:
         UsageError: Several processes were started.

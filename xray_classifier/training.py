@@ -110,7 +110,7 @@ def run_training(
         out: Folder of run folders.
         resume: Run folder to go on with; None starts a new one.
         trackers: Told about the run beside those of `train.track`, and closed at its end.
-        ahead: Waits for a process that decodes the images already, see `decoding_ahead`.
+        ahead: Waits for a process that decodes the images already, see `run_ahead`.
 
     Raises:
         DataError: The data cannot be used.

@@ -28,7 +28,7 @@ START = (
 
 
 @contextlib.contextmanager
-def decoding_ahead(data: DataConfig, task: Task) -> Iterator[Follow | None]:
+def run_ahead(data: DataConfig, task: Task) -> Iterator[Follow | None]:
     """Within the block the images of a run are decoded; leaving it ends that at once.
 
     Args:

@@ -125,7 +125,7 @@ def run_decode(
         data: How they are decoded, and where the cache is.
         manifest: Which images.
         terminal: Where progress is shown.
-        ahead: Waits for a process that decodes them already, see `decoding_ahead`.
+        ahead: Waits for a process that decodes them already, see `run_ahead`.
 
     Raises:
         OutputError: The cache cannot be written.
@@ -135,7 +135,7 @@ def run_decode(
             ahead(lambda done, total: bar(done), terminal.say)
         decoded = cached_images(
             manifest,
-            **asdict(_settings(data)),
+            **asdict(run_settings(data)),
             folder=data.cache or default_cache_folder(),
             workers=data.workers,
             progress=lambda done, total: bar(done),
@@ -159,7 +159,7 @@ def run_filling(
     Raises:
         OutputError: The cache cannot be written.
     """
-    settings, folder = _settings(data), data.cache or default_cache_folder()
+    settings, folder = run_settings(data), data.cache or default_cache_folder()
     if not is_decoded(manifest, settings, folder, data.workers):
         cached_images(
             manifest,
@@ -171,7 +171,8 @@ def run_filling(
         )
 
 
-def _settings(data: DataConfig) -> Settings:
+def run_settings(data: DataConfig) -> Settings:
+    """How the images of a run are prepared."""
     image = data.image
     return Settings(image.size, image.crop, image.intensity, image.for_processing)
 
