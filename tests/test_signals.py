@@ -126,3 +126,27 @@ def test_a_signal_after_the_last_step_is_told_with_the_way_on(
         assert f"--resume {run}" in err
         return
     raise AssertionError("no signal was heard")
+
+
+SENT_WHILE_IMPORTING = """
+import os, signal, sys
+from xray_classifier.cli import main
+
+class Hook:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+
+sys.meta_path.insert(0, Hook())
+sys.exit(main(["train", "-c", "demo", "--dry-run", "data.cache=cache"]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGUSR1", 75), ("SIGINT", 130)])
+def test_a_signal_while_pytorch_is_imported_is_heeded(name: str, code: int, tmp_path: Path) -> None:
+    words = [sys.executable, "-c", SENT_WHILE_IMPORTING, name]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert ended.returncode == code
+    assert ended.stderr.startswith("error: interrupted; nothing half-done is left")
+    assert len(ended.stderr.splitlines()) == 1

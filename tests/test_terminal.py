@@ -1,6 +1,8 @@
 """Lines for a person, a bar on a terminal only, and a log that holds everything."""
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,3 +113,26 @@ def test_any_text_can_be_said_in_any_encoding(encoding: str) -> None:
 )  # fmt: skip
 def test_a_duration_as_one_would_say_it(seconds: float, words: str) -> None:
     assert seconds_in_words(seconds) == words
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another system's devices")
+def test_a_full_disk_behind_standard_output_ends_no_work() -> None:
+    source = (
+        "from xray_classifier.terminal import Terminal\n"
+        "terminal = Terminal()\n"
+        "terminal.say('one')\n"
+        "terminal.say('two')\n"
+    )
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", source], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_a_closed_standard_output_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)  # what Python has where it was started without one
+    terminal = Terminal()
+    with terminal.stream:
+        assert not terminal.interactive
+        terminal.say("nobody hears it")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from xray_classifier.arguments import parse
 from xray_classifier.errors import OutputError, RequirementError, UsageError, XrayError
 from xray_classifier.process_settings import keep_freed_memory, share_cores
+from xray_classifier.signals import leave_on_signals, signal_of
 from xray_classifier.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -58,8 +59,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         _tell(error.exit_code, str(error), as_json, terminal)
         return error.exit_code
     except KeyboardInterrupt as error:
-        from xray_classifier.signals import signal_of
-
         code = INTERRUPTED if signal_of(error) == "SIGINT" else TERMINATED
         _tell(
             code,
@@ -146,7 +145,7 @@ def _train(arguments: argparse.Namespace, terminal: Terminal) -> int:
     keys = {"limit": "data.limit", "seed": "seed", "device": "train.device",
             "workers": "data.workers", "name": "name"}  # fmt: skip
     overrides = _flag_overrides(arguments, keys)
-    with _decoding_ahead(arguments, overrides) as ahead:
+    with leave_on_signals(), _decoding_ahead(arguments, overrides) as ahead:
         result = _trained(arguments, overrides, terminal, ahead)
     if arguments.json and result.get("run_dir") != "":  # of several processes the first answers
         _print_json(result)

@@ -1,5 +1,6 @@
 """What a person reads while the program works: lines, and a bar where there is a terminal."""
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -17,6 +18,20 @@ from xray_classifier.files import printable, write_refusal
 HEARTBEAT_S = 30.0
 
 
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
+
+
+def _empty(stream: TextIO) -> None:
+    """Let what a stream still holds go nowhere, or Python would fail on it when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, stream.fileno())
+        finally:
+            os.close(nowhere)
+
+
 class Advance(Protocol):
     """Moves a bar."""
 
@@ -28,12 +43,13 @@ class Terminal:
     """Says lines on a stream and keeps them for the run's log.
 
     Args:
-        stream: Where lines go; None is standard output. With `--json` it is standard error.
+        stream: Where lines go; None is standard output. With `--json` it is standard error. Where
+            the stream is closed, as under some services, lines go nowhere.
         quiet: Say nothing on the stream; the log still gets every line.
     """
 
     def __init__(self, stream: TextIO | None = None, quiet: bool = False) -> None:
-        self.stream = sys.stdout if stream is None else stream
+        self.stream = stream or sys.stdout or _nowhere()
         self.quiet = quiet
         self._kept: list[str] = []
         self.log: Path | None = None
@@ -53,9 +69,10 @@ class Terminal:
             try:
                 self.stream.write(encodable(shown, self.stream) + "\n")
                 self.stream.flush()
-            except BrokenPipeError:  # the reader left, as in `| head`; the work goes on
+            except OSError:  # the reader left, as in `| head`, or a disk is full; the work goes on
                 self.quiet = True
-                self.stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+                _empty(self.stream)
+                self.stream = _nowhere()
         self.keep(text)
 
     def _fitted(self, text: str) -> str:
