@@ -15,7 +15,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from xray_classifier import building, pending
+from xray_classifier import pending
+from xray_classifier import trainer as loop
 from xray_classifier.callbacks import Callback, Checkpoints
 from xray_classifier.checkpoint import load_checkpoint
 from xray_classifier.cli import main
@@ -545,7 +546,7 @@ def test_a_whole_run_that_is_read_later_leaves_the_same_files(
     runs = []
     for name in ("at_once", "later"):
         if name == "later":
-            monkeypatch.setattr(building, "pending_steps", lambda o, device, *_: Pending(o, device))
+            monkeypatch.setattr(loop, "pending_steps", lambda o, device, *_: Pending(o, device))
         assert main(["train", "-c", "demo", "-q", "-o", str(tmp_path), "--name", name, *words]) == 0
         runs.append(next(tmp_path.glob(f"*_{name}")))
     for path in ("predictions_val.csv", "lesson/flow.csv"):

@@ -25,17 +25,22 @@ print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def faults(how: str, **environment: str) -> tuple[str, int]:
-    """What `keep_freed_memory` said, and the page faults of four blocks that were had before."""
+def told(source: str, *words: str, **environment: str) -> list[str]:
+    """What a program says whose C library nobody else has told anything."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
     ended = subprocess.run(
-        [sys.executable, "-c", RETAKEN, how],
+        [sys.executable, "-c", source, *words],
         capture_output=True,
         text=True,
         check=True,
         env={**inherited, "NUMPY_MADVISE_HUGEPAGE": "0", **environment},
     )
-    said, count = ended.stdout.split()
+    return ended.stdout.split()
+
+
+def faults(how: str, **environment: str) -> tuple[str, int]:
+    """What `keep_freed_memory` said, and the page faults of four blocks that were had before."""
+    said, count = told(RETAKEN, how, **environment)
     return said, int(count)
 
 
@@ -67,10 +72,7 @@ print(kept, held_kib() - before)
 
 @pytest.mark.skipif(not GNU, reason="another C library than GNU's")
 def test_what_is_kept_can_be_given_back() -> None:
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
-    words = [sys.executable, "-c", HELD]
-    ended = subprocess.run(words, capture_output=True, text=True, check=True, env=inherited)
-    kept, left = map(int, ended.stdout.split())
+    kept, left = map(int, told(HELD))
     assert kept > 100 * 1024
     assert left < 20 * 1024
 

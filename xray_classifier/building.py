@@ -28,7 +28,6 @@ from xray_classifier.losses import BinaryCrossEntropy, SquaredError
 from xray_classifier.memory import Memory, remembered
 from xray_classifier.model import Architecture, Network, build_network
 from xray_classifier.optimizers import lr_factor, make_optimizer
-from xray_classifier.pending import pending_steps
 from xray_classifier.policies import parse_threshold
 from xray_classifier.saving import Choosing, run_choosing, run_content, run_pos_weight
 from xray_classifier.signals import StopRequest
@@ -92,13 +91,11 @@ def run_building(config: Config, radiographs: Radiographs, ranks: Ranks | None =
     if config.model.norm == "batch" and batch_size == 1:
         raise UsageError("model.norm: batch needs train.batch_size of 2 or more")
     precision = number_format(train.precision, device)
-    optimizer = make_optimizer(model, **train.optimizer.model_dump())
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     trainer = Trainer(
         model=model,
         standardize=Standardize(mean, std),
         loss=run_loss(config, radiographs.manifest.targets[rows["train"]]),
-        optimizer=optimizer,
+        optimizer=make_optimizer(model, **train.optimizer.model_dump()),
         learning_rate=run_learning_rate(train),
         train_images=splits["train"],
         val_images=splits.get("val"),
@@ -110,7 +107,7 @@ def run_building(config: Config, radiographs: Radiographs, ranks: Ranks | None =
         callbacks=(),
         run=Run(History(COLUMNS[config.task]), train.epochs, steps_per_epoch(n, batch_size)),
         request=StopRequest(),
-        scaler=scaler,
+        scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
         ranks=ranks,
         augmentation=run_augmentation(train),
         mixup=train.mixup,
@@ -118,7 +115,6 @@ def run_building(config: Config, radiographs: Radiographs, ranks: Ranks | None =
         micro_batch=train.micro_batch,
         forward=torch.compile(model) if train.torch_compile else None,
         name_of=lambda row: printable(radiographs.manifest.ids[row]),
-        pending=pending_steps(optimizer, device, scaler, ranks),
     )
     memory = training_memory(radiographs, rows["train"])
     content = run_content(

@@ -134,7 +134,7 @@ class Pending:
 
     def take_all(self) -> list[TakenStep]:
         """Take out all steps, with their numbers."""
-        steps, self.steps = self.steps, []
+        steps = self.dropped()
         if self.later and steps:
             self.fetch(steps)
             step_s = (time.monotonic() - self._since_s) / len(steps)

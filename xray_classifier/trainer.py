@@ -38,7 +38,7 @@ from xray_classifier.history import Run
 from xray_classifier.inference import predict_logits
 from xray_classifier.metrics import auroc, r2
 from xray_classifier.model import place_dropout
-from xray_classifier.pending import Part, Pending, TakenStep, read_back
+from xray_classifier.pending import Part, Pending, TakenStep, pending_steps, read_back
 from xray_classifier.signals import STOP_SIGNALS, StopRequest
 
 DROPOUT_STREAM, AUGMENT_STREAM, MIXUP_STREAM = 1, 2, 3
@@ -105,11 +105,12 @@ class Trainer:
     micro_batch: int | None = None
     forward: Callable[[Tensor], Tensor] | None = None
     name_of: Callable[[int], str] = str
-    pending: Pending = field(default_factory=Pending)
+    pending: Pending = field(init=False)
 
     def __post_init__(self) -> None:
         """Have the images' places where the images are: a GPU need not ask the CPU for them."""
         split = self.train_images
+        self.pending = pending_steps(self.optimizer, split.device, self.scaler, self.ranks)
         positions = split.positions.to(split.store.device)
         self.train_images = replace(split, positions=positions)
 

@@ -6,18 +6,16 @@ such a device nothing is measured, and no figure is given.
 
 import os
 import time
-from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
 
 from scripts.benchmarks.counting import roofline_s, step_bytes, step_flops
 from scripts.benchmarks.machine import copy_rate, gemm_rate, wait_for
 from scripts.benchmarks.numbers import GpuNumbers
 from scripts.benchmarks.place import Place, Raw, Rounds, column
 from scripts.benchmarks.rows import Row, quotients
-from scripts.benchmarks.step import shape_name
-from scripts.benchmarks.synthetic import RATE, images_of, trainer_of
+from scripts.benchmarks.step import plain_step, shape_name
+from scripts.benchmarks.synthetic import DROPOUT, images_of, trainer_of
 from xray_classifier.devices import number_format
 from xray_classifier.trainer import Trainer
 
@@ -112,34 +110,13 @@ def pipeline_rate(place: Place, side_px: int, numbers: GpuNumbers, device: torch
         persistent_workers=True,
         pin_memory=device.type == "cuda",
     )
-    take = _plain_step(side_px, place.numbers.hidden, device)
+    take = plain_step(side_px, place.numbers.hidden, DROPOUT, "bf16", device)
     for _ in range(2):  # the first one starts the workers and the libraries
         start_s = time.perf_counter()
         for images, labels in loader:
             take(images.to(device, non_blocking=True), labels.to(device, non_blocking=True).float())
         wait_for(device)
     return len(films) / (time.perf_counter() - start_s)
-
-
-def _plain_step(
-    side_px: int, hidden: Sequence[int], device: torch.device
-) -> Callable[[torch.Tensor, torch.Tensor], None]:
-    widths = (side_px * side_px, *hidden)
-    layers: list[nn.Module] = [nn.Flatten()]
-    for inputs, units in zip(widths, hidden, strict=False):
-        layers += [nn.Linear(inputs, units), nn.ReLU(), nn.Dropout(0.3)]
-    model = nn.Sequential(*layers, nn.Linear(widths[-1], 1)).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=RATE, fused=True)
-    loss_of = nn.BCEWithLogitsLoss()
-
-    def take(images: torch.Tensor, labels: torch.Tensor) -> None:
-        optimizer.zero_grad()
-        with torch.autocast(device.type, torch.bfloat16):
-            outputs = model(images).squeeze(1)
-        loss_of(outputs.float(), labels).backward()
-        optimizer.step()
-
-    return take
 
 
 def rows(rounds: Rounds) -> list[Row]:

@@ -109,19 +109,38 @@ def bare_step(
 
     No dropout, no gathering, no check of the gradient: what is left is what no loop can leave out.
     """
+    take = plain_step(side_px, hidden, 0.0, precision, torch.device("cpu"))
+    images = torch.randn(batch, side_px * side_px)
+    targets = (torch.arange(batch) % 2).float()
+    return lambda: take(images, targets)
+
+
+def plain_step(
+    side_px: int, hidden: Sequence[int], dropout: float, precision: str, device: torch.device
+) -> Callable[[Tensor, Tensor], None]:
+    """A step of the same network in plain PyTorch, on images (B, ...) and targets (B,).
+
+    Args:
+        side_px: Side of the images.
+        hidden: Units of the hidden layers.
+        dropout: Rate behind each of them; 0 for none.
+        precision: fp32 or bf16.
+        device: Where images and targets are.
+    """
     widths = (side_px * side_px, *hidden)
-    layers: list[nn.Module] = []
+    layers: list[nn.Module] = [nn.Flatten()]
     for inputs, units in zip(widths, hidden, strict=False):
         layers += [nn.Linear(inputs, units), nn.ReLU()]
-    model = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
+        layers += [nn.Dropout(dropout)] if dropout else []
+    model = nn.Sequential(*layers, nn.Linear(widths[-1], 1)).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE, fused=True)
-    images = torch.randn(batch, widths[0])
-    targets = (torch.arange(batch) % 2).float()
     loss_of = nn.BCEWithLogitsLoss()
 
-    def take() -> None:
+    def take(images: Tensor, targets: Tensor) -> None:
         optimizer.zero_grad()
-        mixed = torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext()
+        mixed = (
+            torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+        )
         with mixed:
             outputs = model(images)
         loss_of(outputs.squeeze(1).float(), targets).backward()

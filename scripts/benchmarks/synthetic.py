@@ -14,7 +14,6 @@ from xray_classifier.history import COLUMNS, History, Run
 from xray_classifier.losses import BinaryCrossEntropy
 from xray_classifier.model import Architecture, Network, build_network
 from xray_classifier.optimizers import make_optimizer
-from xray_classifier.pending import pending_steps
 from xray_classifier.signals import StopRequest
 from xray_classifier.trainer import Trainer
 
@@ -60,13 +59,11 @@ def trainer_of(
     device = device or torch.device("cpu")
     model = network(side_px, hidden).to(device)
     rows = np.arange(n)
-    optimizer = make_optimizer(model, "adam", RATE)
-    scaler = torch.amp.GradScaler(device.type, enabled=False)
     return Trainer(
         model=model,
         standardize=Standardize(0.5, 0.29),
         loss=BinaryCrossEntropy(),
-        optimizer=optimizer,
+        optimizer=make_optimizer(model, "adam", RATE),
         learning_rate=lambda run: RATE,
         train_images=load_split(images, targets_of(n), rows, device),
         val_images=None,
@@ -78,8 +75,7 @@ def trainer_of(
         callbacks=(),
         run=Run(History(COLUMNS["classify"]), 1, steps_per_epoch(n, batch)),
         request=StopRequest(),
-        scaler=scaler,
-        pending=pending_steps(optimizer, device, scaler),
+        scaler=torch.amp.GradScaler(device.type, enabled=False),
     )
 
 

@@ -133,14 +133,7 @@ def run_decode(
     with terminal.bar("decoding", len(manifest), "img") as bar:
         if ahead is not None:
             ahead(lambda done, total: bar(done), terminal.say)
-        decoded = cached_images(
-            manifest,
-            **asdict(run_settings(data)),
-            folder=data.cache or default_cache_folder(),
-            workers=data.workers,
-            progress=lambda done, total: bar(done),
-            waiting=terminal.say,
-        )
+        decoded = _run_cached(data, manifest, lambda done, total: bar(done), terminal.say)
     release_freed_memory()
     return decoded
 
@@ -159,20 +152,25 @@ def run_filling(
     Raises:
         OutputError: The cache cannot be written.
     """
-    settings, folder = run_settings(data), data.cache or default_cache_folder()
-    if not is_decoded(manifest, settings, folder, data.workers):
-        cached_images(
-            manifest,
-            **asdict(settings),
-            folder=folder,
-            workers=data.workers,
-            progress=progress,
-            waiting=waiting,
-        )
+    folder = data.cache or default_cache_folder()
+    if not is_decoded(manifest, _run_settings(data), folder, data.workers):
+        _run_cached(data, manifest, progress, waiting)
 
 
-def run_settings(data: DataConfig) -> Settings:
-    """How the images of a run are prepared."""
+def _run_cached(
+    data: DataConfig, manifest: Manifest, progress: Progress, waiting: Callable[[str], None]
+) -> CachedImages:
+    return cached_images(
+        manifest,
+        **asdict(_run_settings(data)),
+        folder=data.cache or default_cache_folder(),
+        workers=data.workers,
+        progress=progress,
+        waiting=waiting,
+    )
+
+
+def _run_settings(data: DataConfig) -> Settings:
     image = data.image
     return Settings(image.size, image.crop, image.intensity, image.for_processing)
 

@@ -16,7 +16,6 @@ from xray_classifier.history import COLUMNS, History, Run
 from xray_classifier.lesson.subject import Subject, products_per_image
 from xray_classifier.model import Architecture, build_network
 from xray_classifier.optimizers import make_optimizer
-from xray_classifier.pending import pending_steps
 from xray_classifier.signals import StopRequest
 from xray_classifier.trainer import Trainer, split_loss
 
@@ -98,8 +97,6 @@ def brief_trainer(
     """
     device = setting.train.device
     model = build_network(setting.architecture, setting.seed).to(device)
-    stepper = make_optimizer(model, **optimizer)
-    scaler = torch.amp.GradScaler(device.type, enabled=False)
     n = len(setting.train)
     size = min(batch_size, n)
     rate = float(optimizer["lr"])
@@ -107,7 +104,7 @@ def brief_trainer(
         model=model,
         standardize=setting.standardize,
         loss=setting.loss,
-        optimizer=stepper,
+        optimizer=make_optimizer(model, **optimizer),
         learning_rate=lambda run: rate,
         train_images=setting.train,
         val_images=None,
@@ -119,8 +116,7 @@ def brief_trainer(
         callbacks=(),
         run=Run(History(COLUMNS[setting.task]), epochs, steps_per_epoch(n, size)),
         request=StopRequest(),
-        scaler=scaler,
-        pending=pending_steps(stepper, device, scaler),
+        scaler=torch.amp.GradScaler(device.type, enabled=False),
     )
 
 
